@@ -1,0 +1,90 @@
+"""The `frazil` program: finds the command, runs it, and turns errors into one line.
+
+Owns: the table of commands and the exit codes (0 done, 2 wrong input or environment, 130
+interrupted). Does not own: any work; each command is a module of its own, imported when asked.
+"""
+
+import argparse
+import errno
+import importlib
+import sys
+from collections.abc import Sequence
+
+from frazil import __version__
+from frazil.errors import FrazilError
+
+# name -> (module, help line)
+COMMANDS = {
+    "demo": ("demo", "simulate a small set, pack, train, and write volumes and a report"),
+    "simulate": ("simulate", "write a particle set with known structures and poses"),
+    "preprocess": ("preprocess", "pack particles into a store, or into cryoDRGN's .ft.txt stacks"),
+    "downsample": ("downsample", "Fourier-crop a stack or a volume"),
+    "parse_pose_star": ("parse_pose_star", "write pose.pkl from a RELION .star file"),
+    "parse_ctf_star": ("parse_ctf_star", "write ctf.pkl from a RELION .star file"),
+    "parse_pose_csparc": ("parse_pose_csparc", "write pose.pkl from a cryoSPARC .cs file"),
+    "parse_ctf_csparc": ("parse_ctf_csparc", "write ctf.pkl from a cryoSPARC .cs file"),
+    "select_random": ("select_random", "write a random subset of particle indices"),
+    "info": ("info", "say what is in a particle file, a store, a volume or a pickle"),
+    "train_vae": ("train_vae", "train cryoDRGN's variational autoencoder"),
+    "eval_vol": ("eval_vol", "write volumes at points of the latent space"),
+    "analyze": ("analyze", "embed and cluster latents, write volumes and a report"),
+    "backproject_voxel": ("backproject_voxel", "write a consensus map with half maps and FSC"),
+    "fsc": ("fsc", "Fourier shell correlation of two volumes"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else "--help"
+    if name not in COMMANDS:
+        _top_parser().parse_args(arguments or ["--help"])
+        return 2
+    module = importlib.import_module(f"frazil.cli.{COMMANDS[name][0]}")
+    parser = argparse.ArgumentParser(
+        prog=f"frazil {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    args = parser.parse_args(arguments[1:])
+    try:
+        module.run(args)
+    except FrazilError as error:
+        return _fail(name, str(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            where = f" at {error.filename}" if error.filename else ""
+            return _fail(name, f"no space left on the disk{where}; free some and run again")
+        if error.errno in (errno.EACCES, errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
+            return _fail(name, f"{error.filename}: {str(error.strerror).lower()}")
+        raise
+    except KeyboardInterrupt:
+        print(f"frazil {name}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(name: str, message: str) -> int:
+    print(f"frazil {name}: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="frazil",
+        usage="frazil COMMAND [options]",
+        description="Cryo-EM heterogeneous reconstruction for particle sets larger than memory.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\nfrazil COMMAND --help tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"frazil {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of these:")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

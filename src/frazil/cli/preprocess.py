@@ -1,0 +1,53 @@
+"""Pack particles into a store (-o X.frz), or write cryoDRGN's stacks (-o X.mrcs, X.txt).
+
+Poses and CTF of a .star or .cs travel into the store; --poses and --ctf replace them. An
+interrupted run goes on when the same command is given again.
+
+  frazil preprocess particles.cs -D 128 -o particles.frz
+  frazil preprocess particles.star --datadir DIR -D 128 -o data/128/particles.mrcs
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from frazil.cli.flags import add_settings, read_settings
+from frazil.errors import InputError
+from frazil.preprocess.inputs import InputSettings, read_input
+from frazil.preprocess.settings import PackSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of preprocess."""
+    add_settings(parser, InputSettings)
+    add_settings(parser, PackSettings)
+    parser.add_argument("-o", required=True, metavar="OUT", help="X.frz, X.mrcs or X.txt")
+    parser.add_argument("-b", type=int, help="accepted; batches are sized by memory now")
+    parser.add_argument(
+        "--chunk", type=int, default=100_000, help="images per .ft.mrcs (default: 100000)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the store or the stacks."""
+    from frazil.preprocess.fourier_stacks import write_fourier_stacks
+    from frazil.preprocess.pipeline import pack
+    from frazil.preprocess.report import describe_input, describe_store
+
+    out, settings = Path(args.o), read_settings(args, PackSettings)
+    if out.suffix not in (".frz", ".mrcs", ".txt"):
+        raise InputError(f"-o {out}: the name must end in .frz, .mrcs or .txt")
+    if args.chunk < 1:
+        raise InputError(f"--chunk {args.chunk}: must be at least 1")
+    if args.b is not None:
+        print("-b no longer changes anything: batches are sized by memory")
+    table, dropped = read_input(read_settings(args, InputSettings))
+    for line in describe_input(table, settings, dropped):
+        print(line, flush=True)
+    if out.suffix == ".frz":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        store = pack(table, out, settings, dropped, shlex.join(sys.argv))
+        print("\n".join(describe_store(store)))
+    else:
+        print(f"wrote {write_fourier_stacks(table, out, settings, args.chunk)}")

@@ -1,0 +1,219 @@
+"""Settings of train_vae: cryoDRGN's flags with cryoDRGN's defaults.
+
+Owns: the fields, their help, and the sentences for flags that no longer change anything. Does not
+own: what is done with them.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from frazil.settings import Settings, option
+
+
+class ModelSettings(Settings):
+    """Sizes of the networks."""
+
+    zdim: Annotated[int, option("--zdim", metavar="Z", help="dimension of the latent", ge=1)]
+    enc_layers: Annotated[
+        int, option("--enc-layers", metavar="L", help="residual layers of the encoder", ge=0)
+    ] = 3
+    enc_dim: Annotated[
+        int, option("--enc-dim", metavar="H", help="width of the encoder", ge=1)
+    ] = 1024
+    enc_mask: Annotated[
+        int | None,
+        option(
+            "--enc-mask",
+            metavar="R",
+            unit="px",
+            help="radius of the disc of frequencies that the encoder sees; default, and -1, the "
+            "whole disc of radius D/2, which is all that is kept of an image",
+            ge=-1,
+        ),
+    ] = None
+    dec_layers: Annotated[
+        int, option("--dec-layers", metavar="L", help="residual layers of the decoder", ge=0)
+    ] = 3
+    dec_dim: Annotated[
+        int, option("--dec-dim", metavar="H", help="width of the decoder", ge=1)
+    ] = 1024
+    pe_type: Annotated[
+        str, option("--pe-type", metavar="TYPE", help="positional features; gaussian only")
+    ] = "gaussian"
+    pe_dim: Annotated[
+        int | None,
+        option("--pe-dim", metavar="F", help="positional frequencies, a third; default: D/2", ge=1),
+    ] = None
+    feat_sigma: Annotated[
+        float, option("--feat-sigma", help="width of the positional frequencies", gt=0)
+    ] = 0.5
+    activation: Annotated[
+        Literal["relu", "leaky_relu"], option("--activation", help="activation of both networks")
+    ] = "relu"
+
+
+class TrainingSettings(Settings):
+    """How the networks are trained."""
+
+    epochs: Annotated[
+        int, option("-n", "--num-epochs", metavar="N", help="epochs in all", ge=1)
+    ] = 20
+    batch_size: Annotated[
+        int, option("-b", "--batch-size", metavar="B", help="images per step", ge=1)
+    ] = 16
+    lr: Annotated[float, option("--lr", help="learning rate of Adam", gt=0)] = 1e-4
+    wd: Annotated[float, option("--wd", help="weight decay of Adam", ge=0)] = 0.0
+    beta: Annotated[
+        float | None,
+        option("--beta", help="weight of the divergence from the prior; default: 1/zdim", ge=0),
+    ] = None
+    seed: Annotated[
+        int, option("--seed", metavar="S", help="seed of weights, noise and order", ge=0)
+    ] = 0
+    shuffle_seed: Annotated[
+        int | None,
+        option("--shuffle-seed", metavar="S", help="seed of the order; default: --seed", ge=0),
+    ] = None
+    load: Annotated[
+        str | None,
+        option(
+            "--load",
+            metavar="WEIGHTS",
+            help="begin with the weights of this file; 'latest' goes on with this folder's run, "
+            "which is done anyhow",
+        ),
+    ] = None
+    checkpoint: Annotated[
+        int, option("--checkpoint", metavar="N", help="write weights.N, z.N every N epochs", ge=1)
+    ] = 1
+    log_interval: Annotated[
+        int, option("--log-interval", metavar="N", help="images between two log lines", ge=1)
+    ] = 1000
+    amp: Annotated[
+        bool, option("--no-amp", help="no bfloat16, even where the processor has it")
+    ] = True
+    device: Annotated[
+        str, option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+    ] = "auto"
+    z_pkl: Annotated[
+        bool, option("--z-pkl", help="write the latents as cryoDRGN's z.N.pkl, too")
+    ] = False
+
+
+class DataSettings(Settings):
+    """Which particles are trained, and how they are prepared."""
+
+    particles: Annotated[
+        str, option("particles", help="a store (.frz), or .mrcs, .star, .cs, .txt, .ft.txt")
+    ]
+    poses: Annotated[
+        str | None, option("--poses", metavar="PKL", help="poses; default: those of the input")
+    ] = None
+    ctf: Annotated[
+        str | None, option("--ctf", metavar="PKL", help="CTF; default: that of the input")
+    ] = None
+    ind: Annotated[
+        str | None, option("--ind", metavar="PKL", help="train these rows of the input only")
+    ] = None
+    datadir: Annotated[
+        str | None, option("--datadir", metavar="DIR", help="folder of the stacks that are named")
+    ] = None
+    box_px: Annotated[
+        int | None,
+        option("-D", "--box", unit="px", metavar="D", help="train at a smaller box, even", ge=4),
+    ] = None
+    norm: Annotated[
+        tuple[float, float] | None,
+        option(
+            "--norm",
+            metavar="X",
+            help="SHIFT SCALE: train (F - SHIFT)/SCALE; the shift moves F(0) only, which is not "
+            "kept, so it changes nothing; default: the exact RMS of |F|",
+        ),
+    ] = None
+    uninvert_data: Annotated[
+        bool, option("--uninvert-data", help="particles are dark already: do not change the sign")
+    ] = False
+    window: Annotated[bool, option("--no-window", help="turn the real-space window off")] = True
+    window_r: Annotated[
+        float,
+        option("--window-r", metavar="R", help="where the window begins to fall", ge=0, le=0.98),
+    ] = 0.85
+    cache: Annotated[
+        str | None,
+        option("--cache", metavar="DIR", help="keep the packed store here; default: the outdir"),
+    ] = None
+    shuffler_size: Annotated[
+        int,
+        option("--shuffler-size", metavar="N", unit="particles", help="shuffled together", ge=0),
+    ] = 8192
+    memory: Annotated[
+        str | None,
+        option("--memory", metavar="SIZE", help="ceiling of buffers, e.g. 8G; default: automatic"),
+    ] = None
+    max_threads: Annotated[
+        int | None, option("--max-threads", metavar="N", help="threads used for packing", ge=1)
+    ] = None
+
+
+class FormerSettings(Settings):
+    """Flags of cryoDRGN that change nothing here; each says so when it is given."""
+
+    lazy: Annotated[bool, option("--lazy", help="no effect")] = False
+    preprocessed: Annotated[bool, option("--preprocessed", help="no effect")] = False
+    num_workers: Annotated[
+        int | None, option("--num-workers", metavar="N", help="no effect")
+    ] = None
+    multigpu: Annotated[bool, option("--multigpu", help="no effect yet: one device")] = False
+
+    def remarks(self) -> list[str]:
+        """Return one line for each flag that was given."""
+        given = msgspec.structs.asdict(self)
+        return [_REMARKS[name] for name, value in given.items() if value not in (False, None)]
+
+
+_REMARKS = {
+    "lazy": "--lazy has no effect: particles are packed once and then always streamed",
+    "preprocessed": "--preprocessed has no effect: Fourier stacks are recognised by their name",
+    "num_workers": "--num-workers has no effect: one thread reads ahead",
+    "multigpu": "--multigpu has no effect: one device is used",
+}
+
+
+class VaeSettings(Settings):
+    """All that decides a run of the VAE."""
+
+    model: ModelSettings
+    training: TrainingSettings
+    data: DataSettings
+
+    @property
+    def beta(self) -> float:
+        """Weight of the divergence; 1/zdim unless it was given."""
+        given = self.training.beta
+        return 1 / self.model.zdim if given is None else given
+
+
+# What may differ between a run and its continuation: how far, how often, where and how fast.
+_FREE = {
+    "training": {"epochs", "checkpoint", "log_interval", "device", "z_pkl", "load"},
+    "data": {"datadir", "memory", "max_threads", "cache"},
+}
+
+
+def differing_names(now: VaeSettings, before: dict[str, Any]) -> list[str]:
+    """Return the names of settings that forbid going on with a run, as "name (was X, is Y)".
+
+    Parameters
+    ----------
+    before : "settings" of the run's config.json.
+    """
+    found = []
+    for part, fields in msgspec.to_builtins(now).items():
+        earlier = before.get(part, {})
+        for name, value in fields.items():
+            if name in _FREE.get(part, ()) or earlier.get(name) == value:
+                continue
+            found.append(f"{name} (was {earlier.get(name)}, is {value})")
+    return found

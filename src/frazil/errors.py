@@ -1,0 +1,31 @@
+"""The one error family of frazil.
+
+Owns: the exceptions every layer raises for wrong input or a wrong environment. Each is also the
+builtin error a library user would expect, and its message is one line that says what was wanted,
+what was found, where (file, row, shard) and what to do next. `frazil.cli` prints that line and
+exits with code 2. Does not own: programming errors, which stay what Python raises.
+"""
+
+
+class FrazilError(Exception):
+    """Base of every error that is the user's or the environment's to mend."""
+
+
+class InputError(FrazilError, ValueError):
+    """A file, a row or an option holds something that cannot be used."""
+
+
+class MissingFileError(FrazilError, FileNotFoundError):
+    """A file that the input names is not there."""
+
+
+class OutputExistsError(FrazilError, FileExistsError):
+    """The output is complete already, or belongs to a run with other settings."""
+
+
+class CorruptDataError(FrazilError, OSError):
+    """Bytes on disk are not those that were written (truncated stack, flipped byte)."""
+
+
+class BudgetError(FrazilError, MemoryError):
+    """What was asked for cannot fit into the memory or disk at hand."""

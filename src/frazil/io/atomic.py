@@ -1,0 +1,95 @@
+"""Writing a file so that it is either there and whole, or not there.
+
+Owns: the temporary name, the fsync, the rename and the one-line error when the disk is full. Does
+not own: what is written.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frazil.errors import BudgetError, InputError, MissingFileError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which becomes `path` when the block ends well.
+
+    The temporary file is called ".NAME.TOKEN.SUFFIX", so it sorts apart and keeps the suffix that
+    some writers go by. On success it is synced to disk and renamed over `path`, and the folder is
+    synced; on any exception, KeyboardInterrupt included, it is removed and `path` is as it was.
+
+    Parameters
+    ----------
+    path : file to write; its folder must exist.
+
+    Raises
+    ------
+    MissingFileError : the folder of `path` does not exist.
+    BudgetError : the disk or the quota is full.
+    InputError : the folder may not be written to.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise MissingFileError(f"{path}: the folder {path.parent} does not exist; create it first")
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{path.suffix}"
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise BudgetError(
+                f"{path}: the disk (or quota) is full, nothing was written; "
+                "free space or choose another output folder"
+            ) from error
+        if error.errno in _NOT_WRITABLE:
+            raise InputError(
+                f"{path}: may not be written ({error.strerror}); choose another output folder"
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write `text` (UTF-8, newlines as they are) to `path`, whole or not at all."""
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_npy_atomic(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Write `array` to `path` as .npy (any suffix, memory order kept), whole or not at all.
+
+    Raises
+    ------
+    InputError : the array holds Python objects.
+    """
+    if array.dtype.hasobject:
+        raise InputError(f"{path}: an array of Python objects cannot be written as .npy")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _sync(path: Path) -> None:
+    """Force a file's data, or a folder's names, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

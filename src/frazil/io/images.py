@@ -1,0 +1,317 @@
+"""Images by row of a particle table, whatever stacks they lie in.
+
+Owns: opening the input of a command (`open_particles`), the checks of every stack before anything
+is read (`open_images`), and reading rows in few large requests. Does not own: single formats, nor
+what is done to the images.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from frazil.errors import CorruptDataError, InputError, MissingFileError
+from frazil.io.cryosparc import particles_from_cs
+from frazil.io.mrc import MrcHeader, open_file, read_header, read_open_images
+from frazil.io.particles import ParticleTable
+from frazil.io.paths import resolve_path
+from frazil.io.star import particles_from_star
+from frazil.io.text import particles_from_mrc, particles_from_txt
+
+__all__ = ["Domain", "ImageSource", "open_images", "open_particles", "resolve_path"]
+
+Domain = Literal["real", "hartley"]
+_MAX_OPEN_FILES = 128
+_OPENING_THREADS = 8
+
+
+def open_particles(path: Path, datadir: Path | None = None, *, poses: bool = True) -> ParticleTable:
+    """Return the particles of a .mrcs/.mrc stack, .star, .cs, .txt list, or .ft.txt/.ft.mrcs.
+
+    The kind goes by the suffix. The box comes from the metadata, or else from the first stack where
+    that is there.
+
+    Parameters
+    ----------
+    path : the input file.
+    datadir : folder that the stacks named in it are relative to.
+    poses : False leaves the poses of a .cs file out (an ab-initio .cs is refused otherwise).
+
+    Raises
+    ------
+    MissingFileError : no such file.
+    InputError : a kind that cannot be read, or bad content.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file")
+    suffix = path.suffix.lower()
+    if suffix in (".mrcs", ".mrc", ".st"):
+        table = particles_from_mrc(path)
+    elif suffix == ".txt":
+        table = particles_from_txt(path, datadir)
+    elif suffix == ".star":
+        table = particles_from_star(path, datadir)
+    elif suffix == ".cs":
+        table = particles_from_cs(path, datadir, poses=poses)
+    else:
+        raise InputError(f"{path}: particles in .mrcs, .star, .cs, .txt or .ft.txt are wanted")
+    if table.box_px is None and len(table):
+        first = Path(table.sources[table.rows["source"][0]])
+        if first.is_file():
+            header = read_header(first)
+            table = replace(table, box_px=header.nx - header.nx % 2)
+    return table
+
+
+def open_images(table: ParticleTable, *, any_box: bool = False) -> "ImageSource":
+    """Return the images of a table, after checking every stack that it uses once.
+
+    Parameters
+    ----------
+    table : particles; stacks that no row uses need not be there.
+    any_box : accept a stack whose box is not the one that the metadata states.
+
+    Raises
+    ------
+    MissingFileError : a stack is not there (the first row that needs it, how many are missing).
+    InputError : images that are not square, of odd or different box, or an index beyond the stack.
+    CorruptDataError : a row's image is cut off.
+    """
+    if not len(table):
+        raise InputError(f"{table.origin}: no particles in it")
+    used, first_rows = np.unique(table.rows["source"], return_index=True)
+    _check_there(table, used, first_rows)
+    with ThreadPoolExecutor(_OPENING_THREADS) as pool:
+        found = pool.map(lambda number: read_header(Path(table.sources[number])), used.tolist())
+        headers = dict(zip(used.tolist(), found, strict=True))
+    domain = _domain(table, headers)
+    side_px = _common_side(table, headers, first_rows, domain)
+    box_px = side_px - 1 if domain == "hartley" else side_px
+    if table.box_px not in (None, box_px) and not any_box:
+        raise InputError(
+            f"{table.origin}: its box is {table.box_px} px, but the images in "
+            f"{headers[int(used[0])].path} are {box_px} px, so the pixel size may be wrong too; "
+            "correct the file, or give the stacks it was written for"
+        )
+    _check_indices(table, headers)
+    return ImageSource(table, headers, box_px, domain)
+
+
+def _check_there(
+    table: ParticleTable, used: NDArray[np.int32], first_rows: NDArray[np.int64]
+) -> None:
+    """Raise MissingFileError unless every used stack is there (one stat for each)."""
+    missing = [
+        (int(row), table.sources[number])
+        for number, row in zip(used.tolist(), first_rows.tolist(), strict=True)
+        if not Path(table.sources[number]).exists()
+    ]
+    if missing:
+        row, source = min(missing)
+        raise MissingFileError(
+            f"{table.origin}: row {row} (0-based) needs {source}, which is not there "
+            f"({len(missing)} of {len(used)} stacks missing; looked in --datadir, beside the file "
+            "and in the working folder); give --datadir FOLDER"
+        )
+
+
+def _domain(table: ParticleTable, headers: dict[int, MrcHeader]) -> Domain:
+    """Return "hartley" for cryoDRGN's preprocessed stacks, which are called .ft.mrcs."""
+    fourier = [header.path.name.endswith(".ft.mrcs") for header in headers.values()]
+    if all(fourier) or table.origin.endswith(".ft.txt"):
+        return "hartley"
+    if any(fourier):
+        raise InputError(
+            f"{table.origin}: mixes .ft.mrcs stacks (Fourier images) with ordinary ones; "
+            "separate them"
+        )
+    return "real"
+
+
+def _common_side(
+    table: ParticleTable,
+    headers: dict[int, MrcHeader],
+    first_rows: NDArray[np.int64],
+    domain: Domain,
+) -> int:
+    """Return the side of all images in pixels; check that they are square, alike, and not odd."""
+    first = next(iter(headers.values()))
+    for header, row in zip(headers.values(), first_rows.tolist(), strict=True):
+        where = f"{table.origin}: row {row} (0-based): {header.path}"
+        if header.nx != header.ny:
+            raise InputError(
+                f"{where} has images of {header.nx} x {header.ny} px; square ones are wanted"
+            )
+        if header.nx != first.nx:
+            raise InputError(
+                f"{where} has images of {header.nx} px, {first.path} of {first.nx} px; "
+                "bring them to one box first (downsample)"
+            )
+        if header.nx % 2 != (domain == "hartley") or header.nx < 2:
+            wanted = "an odd side (D+1)" if domain == "hartley" else "an even box"
+            raise InputError(f"{where} has images of {header.nx} px; {wanted} is wanted")
+    return first.nx
+
+
+def _check_indices(table: ParticleTable, headers: dict[int, MrcHeader]) -> None:
+    """Raise unless every row's image is in its stack, and whole."""
+    size = len(table.sources)
+    declared, whole = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for number, header in headers.items():
+        declared[number], whole[number] = header.nz, header.whole_images
+    source, index = table.rows["source"], table.rows["index"]
+    bad = np.flatnonzero((index < 0) | (index >= declared[source]))
+    if bad.size:
+        header = headers[int(source[bad[0]])]
+        raise InputError(
+            f"{table.origin}: row {bad[0]} (0-based) wants image {index[bad[0]]} (0-based) of "
+            f"{header.path}, which has {header.nz} ({bad.size} rows do so); give the stacks that "
+            "the file was written for"
+        )
+    bad = np.flatnonzero(index >= whole[source])
+    if bad.size:
+        header = headers[int(source[bad[0]])]
+        raise CorruptDataError(
+            f"{table.origin}: row {bad[0]} (0-based) wants image {index[bad[0]]} (0-based) of "
+            f"{header.path}, which is cut short: {header.whole_images} of {header.nz} images are "
+            f"whole ({bad.size} rows are lost); copy the stack again, or leave them out with --ind"
+        )
+
+
+@final
+class ImageSource:
+    """Images of the rows of a particle table; made by `open_images`. Threads may share it.
+
+    `box_px` is the box D of the images; of domain "hartley" (cryoDRGN's preprocessed stacks, float
+    H = Re F - Im F with k = 0 at D/2) the arrays have the side `side_px` = D + 1.
+    """
+
+    def __init__(
+        self,
+        table: ParticleTable,
+        headers: dict[int, MrcHeader],
+        box_px: int,
+        domain: Domain,
+    ) -> None:
+        self.box_px = box_px
+        self.side_px = box_px + 1 if domain == "hartley" else box_px
+        self.domain: Domain = domain
+        self.count = len(table)
+        self.origin = table.origin
+        self._headers = headers
+        self._source = np.array(table.rows["source"])
+        self._index = np.array(table.rows["index"])
+        self._files = _OpenFiles(_MAX_OPEN_FILES)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __enter__(self) -> "ImageSource":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the stacks; a later read opens them again."""
+        self._files.close()
+
+    def read(self, rows: ArrayLike, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return images (n, side, side) float32 in the order asked.
+
+        Requests are sorted by file and place, and neighbours are read together; rows that follow
+        one another in their stack go straight into `out`.
+
+        Parameters
+        ----------
+        rows : (n,) row numbers of the table, any order, repeats allowed.
+        out : (n, side, side) float32, filled and returned when given.
+
+        Raises
+        ------
+        InputError : a row that the table does not have.
+        CorruptDataError : a stack became shorter since it was opened.
+        """
+        wanted = np.asarray(rows).astype(np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.count:
+            raise InputError(
+                f"{self.origin}: rows {wanted.min()} to {wanted.max()} wanted, there are "
+                f"{self.count}"
+            )
+        if out is None:
+            out = np.empty((len(wanted), self.side_px, self.side_px), np.float32)
+        source, index = self._source[wanted], self._index[wanted]
+        order = np.lexsort((index, source))
+        breaks = np.flatnonzero(np.diff(source[order])) + 1
+        for places in np.split(order, breaks):
+            if places.size:
+                self._read_stack(int(source[places[0]]), index[places], places, out)
+        return out
+
+    def _read_stack(
+        self,
+        number: int,
+        index: NDArray[np.int64],
+        places: NDArray[np.int64],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Read ascending images `index` (m,) of one stack into out[places]."""
+        header = self._headers[number]
+        with self._files.opened(header.path) as descriptor:
+            first, last = int(places[0]), int(places[-1]) + 1
+            if last - first == len(places) and (np.diff(places) == 1).all():
+                read_open_images(descriptor, header, index, out[first:last])
+                return
+            distinct, which = np.unique(index, return_inverse=True)
+            out[places] = read_open_images(descriptor, header, distinct)[which]
+
+
+class _OpenFiles:
+    """At most `limit` idle file descriptors, the least recently used closed first; thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = Lock()
+        self._idle: OrderedDict[tuple[Path, int], int] = OrderedDict()
+        self._token = 0
+
+    @contextmanager
+    def opened(self, path: Path) -> Iterator[int]:
+        """Yield a descriptor of `path` that no other thread uses meanwhile."""
+        with self._lock:
+            key = next((k for k in reversed(self._idle) if k[0] == path), None)
+            descriptor = self._idle.pop(key) if key is not None else None
+        if descriptor is None:
+            descriptor = open_file(path)
+        try:
+            yield descriptor
+        finally:
+            self._give_back(path, descriptor)
+
+    def _give_back(self, path: Path, descriptor: int) -> None:
+        """Keep a descriptor for later, and close the oldest beyond the limit."""
+        with self._lock:
+            self._token += 1
+            self._idle[path, self._token] = descriptor
+            oldest = self._idle.popitem(last=False)[1] if len(self._idle) > self._limit else None
+        if oldest is not None:
+            os.close(oldest)
+
+    def close(self) -> None:
+        """Close all idle descriptors."""
+        with self._lock:
+            idle, self._idle = self._idle, OrderedDict()
+        for descriptor in idle.values():
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()

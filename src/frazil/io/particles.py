@@ -1,0 +1,277 @@
+"""The particle table: one row of metadata per particle, whatever file it came from.
+
+Owns: the row type, the flag bits, row selection, and joining cryoDRGN's pose and CTF arrays (which
+carry no identity and go by row order). Units are Angstrom, degrees and kV. Does not own: reading
+any file format, nor the images (`frazil.io.images`).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from frazil.errors import InputError
+
+PARTICLE_DTYPE = np.dtype(
+    [
+        ("uid", "<u8"),
+        ("source", "<i4"),
+        ("index", "<i8"),
+        ("shard", "<i4"),
+        ("slot", "<i4"),
+        ("rotation", "<f4", (3, 3)),
+        ("shift_ang", "<f4", (2,)),
+        ("pixel_size_ang", "<f8"),
+        ("defocus_u_ang", "<f4"),
+        ("defocus_v_ang", "<f4"),
+        ("astigmatism_deg", "<f4"),
+        ("voltage_kv", "<f4"),
+        ("cs_mm", "<f4"),
+        ("amplitude_contrast", "<f4"),
+        ("phase_shift_deg", "<f4"),
+        ("optics_group", "<i4"),
+        ("half_set", "<i1"),
+        ("group", "<i4"),
+        ("image_gain", "<f4"),
+        ("flags", "<u4"),
+    ]
+)
+"""One particle. Unknown numbers are NaN, unknown integers -1, an unknown uid 0.
+
+`source` indexes `ParticleTable.sources`, `index` is the image's 0-based place in that stack (-1
+never occurs), `shard` and `slot` are its place in a store. `rotation` maps model to image frame,
+`shift_ang` (x, y) centres the particle when applied to the image. `optics_group` and `group`
+(tilt series or micrograph group) index the table's names. `half_set` is 1 or 2.
+"""
+
+FLAG_NONFINITE = 1
+"""The image holds NaN or infinite pixels: listed, never trained."""
+FLAG_CLIPPED = 2
+"""Coefficients were clipped by the store's precision."""
+FLAG_CONSTANT = 4
+"""All pixels of the image are equal."""
+
+CTF_COLUMNS = (
+    "defocus_u_ang",
+    "defocus_v_ang",
+    "astigmatism_deg",
+    "voltage_kv",
+    "cs_mm",
+    "amplitude_contrast",
+    "phase_shift_deg",
+)
+"""Columns of the CTF in the order of cryoDRGN's ctf.pkl, whose columns 0 and 1 are box and A/px."""
+
+
+def empty_rows(n: int) -> NDArray[np.void]:
+    """Return (n,) rows of PARTICLE_DTYPE in which everything is unknown and no flag is set."""
+    rows = np.zeros(n, PARTICLE_DTYPE)
+    for name in PARTICLE_DTYPE.names or ():
+        kind = PARTICLE_DTYPE[name].base.kind
+        if kind == "f":
+            rows[name] = np.nan
+        elif kind == "i":
+            rows[name] = -1
+    return rows
+
+
+@dataclass(frozen=True)
+class ParticleTable:
+    """Particles in the order of the input file.
+
+    Parameters
+    ----------
+    rows : (N,) of PARTICLE_DTYPE.
+    sources : absolute paths of the stacks, indexed by the column `source`.
+    box_px : box of the source images in pixels, None when unknown. Of Fourier images (domain
+        "hartley", side D+1) it is D.
+    optics_groups, groups : names that the columns `optics_group` and `group` index.
+    blob_sign : cryoSPARC's blob/sign, -1 when particles are dark; None when unknown or mixed.
+    origin : the file that the table came from, as the user gave it.
+    notes : lines worth telling the user.
+    """
+
+    rows: NDArray[np.void]
+    sources: tuple[str, ...]
+    box_px: int | None = None
+    optics_groups: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    blob_sign: int | None = None
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rows.dtype != PARTICLE_DTYPE or self.rows.ndim != 1:
+            raise TypeError(f"rows must be (N,) of PARTICLE_DTYPE, found {self.rows.dtype}")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def has_pose(self) -> bool:
+        """True when every row has a rotation; InputError when only some have one."""
+        return self._all_finite(("rotation",), "rotation")
+
+    @property
+    def has_shift(self) -> bool:
+        """True when every row has a shift; InputError when only some have one."""
+        return self._all_finite(("shift_ang",), "shift")
+
+    @property
+    def has_ctf(self) -> bool:
+        """True when every row has all of CTF_COLUMNS; InputError when only some rows do."""
+        return self._all_finite(CTF_COLUMNS, "CTF")
+
+    @property
+    def has_pixel_size(self) -> bool:
+        """True when every row has a pixel size; InputError when only some have one."""
+        return self._all_finite(("pixel_size_ang",), "pixel size")
+
+    @property
+    def missing_ctf_columns(self) -> tuple[str, ...]:
+        """Those of CTF_COLUMNS that are unknown in at least one row."""
+        return tuple(c for c in CTF_COLUMNS if not np.isfinite(self.rows[c]).all())
+
+    def take(self, indices: ArrayLike) -> "ParticleTable":
+        """Return the table of the given rows, in the given order (repeats allowed).
+
+        Parameters
+        ----------
+        indices : (n,) integers, 0 <= index < N.
+
+        Raises
+        ------
+        InputError : not integers, or out of range.
+        """
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1 or (chosen.dtype.kind not in "iu" and chosen.size):
+            raise InputError(f"{self.origin}: rows must be a list of integers, not {chosen.dtype}")
+        chosen = chosen.astype(np.int64)
+        bad = np.flatnonzero((chosen < 0) | (chosen >= len(self)))
+        if bad.size:
+            raise InputError(
+                f"{self.origin}: entry {bad[0]} (0-based) of the selection asks for row "
+                f"{chosen[bad[0]]}, but there are {len(self)} rows (0 to {len(self) - 1})"
+            )
+        return replace(self, rows=self.rows[chosen])
+
+    def with_pixel_size(self, pixel_size_ang: float) -> "ParticleTable":
+        """Return the table with one pixel size (A) in all rows; shifts stay the same in A."""
+        if not (np.isfinite(pixel_size_ang) and pixel_size_ang > 0):
+            raise InputError(f"pixel size must be positive, not {pixel_size_ang}")
+        rows = self.rows.copy()
+        rows["pixel_size_ang"] = pixel_size_ang
+        return replace(self, rows=rows)
+
+    def with_poses(
+        self,
+        rotation: NDArray[np.floating[Any]],
+        shift_fraction: NDArray[np.floating[Any]] | None = None,
+        box_px: int | None = None,
+    ) -> "ParticleTable":
+        """Return the table with the poses of a cryoDRGN pose.pkl, joined by row order.
+
+        Parameters
+        ----------
+        rotation : (N, 3, 3), model frame to image frame.
+        shift_fraction : (N, 2) shift (x, y) that centres the particle, as a fraction of the box;
+            None leaves the shifts unknown, which means none are applied.
+        box_px : box of the source images, where the table does not know it.
+
+        Raises
+        ------
+        InputError : another number of rows, or shifts without a box or pixel size to scale them.
+        """
+        rotation = np.asarray(rotation)
+        self._check_shape(rotation, (len(self), 3, 3), "poses")
+        rows = self.rows.copy()
+        rows["rotation"] = rotation
+        rows["shift_ang"] = np.nan
+        if shift_fraction is not None:
+            fraction = np.asarray(shift_fraction, np.float64)
+            self._check_shape(fraction, (len(self), 2), "shifts")
+            rows["shift_ang"] = fraction * self._box_ang(fraction, box_px)
+        return replace(self, rows=rows)
+
+    def with_ctf(
+        self, ctf: NDArray[np.floating[Any]], box_px: int | None = None
+    ) -> "ParticleTable":
+        """Return the table with the CTF of a cryoDRGN ctf.pkl, joined by row order.
+
+        The A/px of column 1 belongs to the box of column 0, which may be that of downsampled
+        images; the pixel size of the source is A/px * column 0 / source box.
+
+        Parameters
+        ----------
+        ctf : (N, 9): box px, A/px, defocus U A, defocus V A, angle deg, kV, Cs mm, amplitude
+            contrast, phase shift deg.
+        box_px : box of the source images, where the table does not know it.
+
+        Raises
+        ------
+        InputError : another number of rows, or an unknown source box.
+        """
+        ctf = np.asarray(ctf, np.float64)
+        self._check_shape(ctf, (len(self), 9), "CTF")
+        box_px = box_px or self.box_px
+        if box_px is None:
+            raise InputError(
+                f"{self.origin}: the box of the images is not known, so the pixel size of the CTF "
+                "parameters cannot be placed; give the image stack"
+            )
+        rows = self.rows.copy()
+        rows["pixel_size_ang"] = ctf[:, 1] * ctf[:, 0] / box_px
+        for column, name in enumerate(CTF_COLUMNS, start=2):
+            rows[name] = ctf[:, column]
+        return replace(self, rows=rows)
+
+    def ctf_array(self) -> NDArray[np.float64]:
+        """Return (N, 8): pixel size A, then CTF_COLUMNS; the parameters of `geometry.ctf`."""
+        columns = ("pixel_size_ang", *CTF_COLUMNS)
+        return np.stack([self.rows[name].astype(np.float64) for name in columns], axis=1)
+
+    def _box_ang(
+        self, fraction: NDArray[np.float64], box_px: int | None
+    ) -> NDArray[np.float64] | float:
+        """Return the side of each image in A, (N, 1); any number will do when no shift is set."""
+        if not fraction.any():
+            return 1.0
+        box_px = box_px or self.box_px
+        if box_px is None:
+            raise InputError(
+                f"{self.origin}: shifts are fractions of the box, and the box of the images is "
+                "not known; give the image stack"
+            )
+        if not self.has_pixel_size:
+            raise InputError(
+                f"{self.origin}: shifts are fractions of the box, and the pixel size is not "
+                "known; give --ctf (or --Apix)"
+            )
+        return self.rows["pixel_size_ang"][:, None] * box_px
+
+    def _check_shape(
+        self, array: NDArray[np.floating[Any]], wanted: tuple[int, ...], what: str
+    ) -> None:
+        """Raise InputError unless `array` has the shape `wanted`."""
+        if array.shape != wanted:
+            raise InputError(
+                f"{self.origin}: {what} of shape {wanted} wanted for its {len(self)} particles, "
+                f"found {array.shape}; they must belong to the same particles in the same order"
+            )
+
+    def _all_finite(self, names: tuple[str, ...], what: str) -> bool:
+        """Return whether all rows are finite in all of `names`; refuse a mixture."""
+        known = np.ones(len(self), bool)
+        for name in names:
+            values = np.isfinite(self.rows[name])
+            known &= values.all(axis=tuple(range(1, values.ndim)))
+        if known.all():
+            return True
+        if not known.any():
+            return False
+        raise InputError(
+            f"{self.origin}: row {int(np.argmin(known))} (0-based) has no {what}, while row "
+            f"{int(np.argmax(known))} has one ({int(known.sum())} of {len(self)} do); "
+            "complete the file or select the rows with --ind"
+        )

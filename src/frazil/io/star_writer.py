@@ -1,0 +1,222 @@
+"""Writing STAR files, and copying chosen rows of one without touching the rest.
+
+Owns: quoting, and the pass-through of raw lines. Does not own: reading (`frazil.io.star_format`).
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from frazil.errors import InputError
+from frazil.io.atomic import atomic_path
+from frazil.io.star_format import StarFile, StarTable, is_blank, read_star, token_spans
+
+Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
+_COPY_BYTES = 1 << 20
+_RESERVED = ("data_", "loop_", "save_", "stop_", "global_")
+
+
+def write_star(path: Path, blocks: StarFile | Mapping[str, Columns]) -> None:
+    """Write tables as a STAR file, whole or not at all.
+
+    Parameters
+    ----------
+    path : file to write.
+    blocks : a StarFile, or table name ("optics" for data_optics) -> label -> values. All tables are
+        written as loops; labels are given with or without underscore, numbers are written so that
+        they read back exactly, and text is quoted where it must be.
+
+    Raises
+    ------
+    InputError : columns of different length, a number that is not finite, or text with both kinds
+        of quotes or a line break.
+    """
+    path = Path(path)
+    if isinstance(blocks, StarFile):
+        blocks = {
+            name: {label: table.strings(label) for label in table.names}
+            for name, table in blocks.blocks.items()
+        }
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+    ):
+        for name, columns in blocks.items():
+            texts = {label: _texts(values, label, path) for label, values in columns.items()}
+            if len({len(values) for values in texts.values()}) > 1:
+                lengths = ", ".join(f"{label} {len(values)}" for label, values in texts.items())
+                raise InputError(f"{path}: columns of data_{name} differ in length: {lengths}")
+            file.write(f"\ndata_{name}\n\nloop_\n")
+            for number, label in enumerate(texts, start=1):
+                file.write(f"_{label.removeprefix('_')} #{number}\n")
+            file.writelines(f"{' '.join(row)}\n" for row in zip(*texts.values(), strict=True))
+            file.write("\n")
+
+
+def copy_rows(
+    path: Path,
+    out: Path,
+    rows: ArrayLike,
+    replace: Columns | None = None,
+    tables: Mapping[str, Columns] | None = None,
+) -> None:
+    """Copy a STAR file, keeping only the given particle rows, in the given order.
+
+    Everything that is not replaced is copied byte for byte: other tables, comments before and after
+    the particles, and the text of every row kept (comments between rows are dropped).
+
+    Parameters
+    ----------
+    path : STAR file to copy; its particles are the table with _rlnImageName.
+    out : file to write.
+    rows : (n,) particle rows, 0-based.
+    replace : label -> n values, which replace those of the kept rows.
+    tables : table name -> label -> one value per row, for the other tables (e.g. a new
+        _rlnImagePixelSize in "optics").
+
+    Raises
+    ------
+    InputError : a label or table that is not there, a row out of range, or another number of
+        values.
+    """
+    star = read_star(Path(path))
+    particles = star.particles
+    kept = np.asarray(rows).astype(np.int64)
+    if kept.size and not 0 <= kept.min() <= kept.max() < len(particles):
+        raise InputError(
+            f"{path}: rows {kept.min()} to {kept.max()} wanted, it has {len(particles)} particles"
+        )
+    if particles.name in (tables or {}):
+        raise InputError(f"{path}: data_{particles.name} holds the particles; use `replace` for it")
+    edits = [(particles, kept, replace or {})]
+    for name, columns in (tables or {}).items():
+        table = star.block(name)
+        edits.append((table, np.arange(len(table)), columns))
+    edits.sort(key=lambda edit: edit[0].start)
+    with (
+        Path(path).open("rb") as source,
+        atomic_path(Path(out)) as temporary,
+        temporary.open("wb") as file,
+    ):
+        position = 0
+        for table, chosen, columns in edits:
+            _copy_bytes(source, file, position, table.start)
+            file.writelines(_edited_rows(source, table, chosen, columns))
+            position = table.stop
+        _copy_bytes(source, file, position, Path(path).stat().st_size)
+
+
+def _copy_bytes(source: BinaryIO, out: BinaryIO, start: int, stop: int) -> None:
+    """Copy bytes start to stop as they are."""
+    source.seek(start)
+    for first in range(start, stop, _COPY_BYTES):
+        out.write(source.read(min(_COPY_BYTES, stop - first)))
+
+
+def _edited_rows(
+    source: BinaryIO, table: StarTable, rows: NDArray[np.int64], columns: Columns
+) -> Iterator[bytes]:
+    """Yield the raw lines of `rows` with the values of `columns` put in."""
+    places = [table.position(label) for label in columns]
+    texts = [_texts(values, label, table.path) for label, values in columns.items()]
+    for label, values in zip(columns, texts, strict=True):
+        if len(values) != len(rows):
+            raise InputError(
+                f"{table.path}: {len(values)} values of {label} given for {len(rows)} rows"
+            )
+    if not table.is_loop:
+        yield from _edited_pairs(source, table, dict(zip(places, texts, strict=True)))
+        return
+    offsets = _row_offsets(source, table)
+    replaced: Iterator[tuple[str, ...]] = (
+        zip(*texts, strict=True) if texts else repeat((), len(rows))
+    )
+    finders = [_finder(table, place) for place in places]
+    for row, new in zip(rows.tolist(), replaced, strict=True):
+        source.seek(offsets[row])
+        raw = source.readline()
+        line = _edited_line(raw, [find(raw) for find in finders], new)
+        yield line if line.endswith(b"\n") else line + b"\n"
+
+
+def _edited_pairs(
+    source: BinaryIO, table: StarTable, texts: Mapping[int, Sequence[str]]
+) -> Iterator[bytes]:
+    """Yield the lines of a table without loop, the value of each label in `texts` replaced."""
+    source.seek(table.start)
+    number = 0
+    while source.tell() < table.stop:
+        line = source.readline()
+        if token_spans(line):
+            if number in texts:
+                line = _edited_line(line, [token_spans(line)[1]], texts[number])
+            number += 1
+        yield line
+
+
+def _row_offsets(source: BinaryIO, table: StarTable) -> NDArray[np.int64]:
+    """Return the byte offset of every row."""
+    offsets = np.empty(len(table), np.int64)
+    source.seek(table.start)
+    position, number = table.start, 0
+    while position < table.stop:
+        line = source.readline()
+        if not is_blank(line):
+            offsets[number] = position
+            number += 1
+        position += len(line)
+    return offsets
+
+
+def _finder(table: StarTable, place: int) -> Callable[[bytes], tuple[int, int]]:
+    """Return what finds (start, stop) of the value at `place` in a raw row."""
+    if table.quoted:
+        return lambda line: token_spans(line)[place]
+    pattern = re.compile(rb"\s*(?:\S+\s+){%d}(\S+)" % place)
+
+    def find(line: bytes) -> tuple[int, int]:
+        found = pattern.match(line)
+        if found is None:
+            raise InputError(f"{table.path}: changed while it was copied")
+        return found.span(1)
+
+    return find
+
+
+def _edited_line(line: bytes, spans: Sequence[tuple[int, int]], values: Sequence[str]) -> bytes:
+    """Return a raw line with the bytes of `spans` replaced by `values`, all others kept."""
+    for (start, stop), text in sorted(zip(spans, values, strict=True), reverse=True):
+        line = line[:start] + text.encode("utf-8", "surrogateescape") + line[stop:]
+    return line
+
+
+def _texts(values: Sequence[Any] | NDArray[Any], label: str, path: Path) -> list[str]:
+    """Return values as they stand in a STAR file."""
+    if len(values) and isinstance(values[0], str):
+        return [_quoted(value, label, path) for value in values]
+    array = np.asarray(values)
+    if array.dtype.kind in "iu":
+        return [str(value) for value in array.tolist()]
+    if array.dtype.kind == "f":
+        bad = np.flatnonzero(~np.isfinite(array))
+        if bad.size:
+            raise InputError(f"{path}: row {bad[0]} (0-based) of {label} is not a finite number")
+        text: list[str] = array.astype("U32").tolist()
+        return text
+    return [_quoted(str(value), label, path) for value in values]
+
+
+def _quoted(text: str, label: str, path: Path) -> str:
+    """Return text with the quotes it needs."""
+    plain = text and not any(c.isspace() for c in text) and text[0] not in "'\"#_;$"
+    if plain and not text.lower().startswith(_RESERVED):
+        return text
+    for quote in "'\"":
+        if quote not in text and "\n" not in text and "\r" not in text:
+            return f"{quote}{text}{quote}"
+    raise InputError(f"{path}: {label} = {text!r} cannot be written in a STAR file")

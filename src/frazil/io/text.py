@@ -1,0 +1,82 @@
+"""Lists of stacks: text files that name one .mrcs per line.
+
+Owns: reading the list and numbering the images through all its stacks. Does not own: the stacks'
+pixels (`frazil.io.images`).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from frazil.errors import InputError, MissingFileError
+from frazil.io.mrc import MrcHeader, read_header
+from frazil.io.particles import ParticleTable, empty_rows
+from frazil.io.paths import resolve_path
+
+
+def read_list(path: Path) -> list[str]:
+    """Return the names in a list of stacks, in order; blank lines are skipped.
+
+    Raises
+    ------
+    MissingFileError : no such file.
+    InputError : not text, or no name in it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: a text file naming one stack per line is wanted") from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise InputError(f"{path}: the list names no stack")
+    return names
+
+
+def particles_from_txt(path: Path, datadir: Path | None = None) -> ParticleTable:
+    """Return the images of all listed stacks, in the order of the list.
+
+    Names are relative to the list's folder (or to `datadir`, tried first). A stack named twice
+    gives its images twice. Poses and CTF are unknown; the pixel size is that of the headers.
+
+    Raises
+    ------
+    MissingFileError : a stack is not there. InputError : it is no stack of square images.
+    """
+    path = Path(path)
+    names = read_list(path)
+    resolved = {name: str(resolve_path(name, path, datadir)) for name in dict.fromkeys(names)}
+    headers = {file: read_header(Path(file)) for file in dict.fromkeys(resolved.values())}
+    return table_of_stacks([headers[resolved[name]] for name in names], path)
+
+
+def particles_from_mrc(path: Path) -> ParticleTable:
+    """Return all images of one stack; poses and CTF are unknown."""
+    path = Path(path)
+    return table_of_stacks([read_header(path)], path)
+
+
+def table_of_stacks(headers: list[MrcHeader], origin: Path) -> ParticleTable:
+    """Return the table of every image of the given stacks, in order, repeats included."""
+    files = [str(header.path.absolute()) for header in headers]
+    sources = tuple(dict.fromkeys(files))
+    numbers = {file: number for number, file in enumerate(sources)}
+    rows = empty_rows(sum(header.nz for header in headers))
+    start = 0
+    for header, file in zip(headers, files, strict=True):
+        stop = start + header.nz
+        rows["source"][start:stop] = numbers[file]
+        rows["index"][start:stop] = np.arange(header.nz)
+        if header.pixel_size_ang > 0:
+            rows["pixel_size_ang"][start:stop] = header.pixel_size_ang
+        start = stop
+    notes = [
+        f"{header.path}: its header says it is a volume; its {header.nz} sections are read as "
+        "images"
+        for header in headers
+        if header.is_volume
+    ]
+    side_px = headers[0].nx
+    box_px = side_px if side_px % 2 == 0 else side_px - 1  # odd: Fourier images of side D+1
+    return ParticleTable(rows, sources, box_px, origin=str(origin), notes=tuple(notes))

@@ -1,0 +1,1 @@
+"""Streaming particles from a store: order, large reads, batches."""

@@ -1,0 +1,111 @@
+"""The one type that engines take: a batch of particles as tensors.
+
+Owns: ParticleBatch, and the metadata columns of a selection in the units of the training box.
+Does not own: coefficients on disk (`frazil.store`) or their order (`order`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frazil.errors import InputError
+from frazil.geometry.ctf import CTF_COLUMNS
+from frazil.store.reader import ParticleStore
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleBatch:
+    """B particles of one box of side D px.
+
+    Attributes
+    ----------
+    rows : (B,) int64, rows of the store, which are the rows of its input.
+    coefficients : (B, P) complex64 of the half-plane disc, in units of the loader's norm_scale.
+    rotations : (B, 3, 3) float32, model to image frame.
+    shifts_px : (B, 2) float32, (x, y) that centres the particle, in px of this box; 0 when absent.
+    ctf_parameters : (B, 8) float32, columns of `geometry.ctf.CTF_COLUMNS`, the pixel size that of
+        this box; None when the particles have no CTF.
+    """
+
+    rows: Tensor
+    coefficients: Tensor
+    rotations: Tensor
+    shifts_px: Tensor
+    ctf_parameters: Tensor | None
+
+    def to(self, device: torch.device | str) -> "ParticleBatch":
+        """Return the batch on a device; copies from pinned memory do not block."""
+        parameters = self.ctf_parameters
+        return ParticleBatch(
+            self.rows,
+            self.coefficients.to(device, non_blocking=True),
+            self.rotations.to(device, non_blocking=True),
+            self.shifts_px.to(device, non_blocking=True),
+            None if parameters is None else parameters.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleColumns:
+    """Metadata of n selected particles, as tensors in the units of the training box."""
+
+    rows: Tensor
+    rotations: Tensor
+    shifts_px: Tensor
+    ctf_parameters: Tensor | None
+    gain: Tensor
+
+    @classmethod
+    def of(cls, store: ParticleStore, rows: np.ndarray, box_px: int) -> "ParticleColumns":
+        """Return the columns of the given rows of a store.
+
+        Raises
+        ------
+        InputError : a row has no pose, or a shift but no pixel size, or only some have a CTF.
+        """
+        chosen = store.rows[rows]
+        rotations = np.ascontiguousarray(chosen["rotation"])
+        _require_all(store, rows, np.isfinite(rotations).all(axis=(1, 2)), "pose", "--poses")
+        table = store.table().take(rows)
+        scale = store.manifest.processing.source_box_px / box_px
+        pixel_ang = chosen["pixel_size_ang"] * scale
+        shift_ang = np.where(np.isfinite(chosen["shift_ang"]), chosen["shift_ang"], 0)
+        shifted = (shift_ang != 0).any(axis=1)
+        _require_all(store, rows, ~shifted | np.isfinite(pixel_ang), "pixel size", "--ctf")
+        shift_px = np.where(shifted[:, None], shift_ang / pixel_ang[:, None], 0)
+        parameters = None
+        if table.has_ctf:
+            _require_all(store, rows, np.isfinite(pixel_ang), "pixel size", "--ctf")
+            columns = [pixel_ang, *(chosen[name] for name in CTF_COLUMNS[1:])]
+            parameters = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
+        return cls(
+            torch.from_numpy(np.asarray(rows, np.int64)),
+            torch.from_numpy(rotations),
+            torch.from_numpy(shift_px.astype(np.float32)),
+            parameters,
+            torch.from_numpy(np.ascontiguousarray(chosen["image_gain"])),
+        )
+
+    def batch(self, index: Tensor, coefficients: Tensor) -> ParticleBatch:
+        """Return the batch of some of the selection, given their coefficients."""
+        parameters = self.ctf_parameters
+        return ParticleBatch(
+            self.rows[index],
+            coefficients,
+            self.rotations[index],
+            self.shifts_px[index],
+            None if parameters is None else parameters[index],
+        )
+
+
+def _require_all(
+    store: ParticleStore, rows: np.ndarray, known: np.ndarray, what: str, flag: str
+) -> None:
+    if not known.all():
+        row = int(rows[np.argmin(known)])
+        raise InputError(
+            f"{store.path}: row {row} (0-based) has no {what} "
+            f"({int((~known).sum())} of {len(rows)} have none); give {flag}"
+        )

@@ -1,0 +1,275 @@
+"""Streaming batches out of a store while the next window is being read.
+
+Owns: the two window buffers, the reader threads, and the position inside an epoch. Does not own:
+the order (`order`) or the decoding formula (`frazil.store.codec`).
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frazil.errors import BudgetError, InputError
+from frazil.geometry.packing import half_disc
+from frazil.io.particles import FLAG_NONFINITE
+from frazil.loader import order
+from frazil.loader.batches import ParticleBatch, ParticleColumns
+from frazil.settings import Settings, option
+from frazil.store.manifest import check_box
+from frazil.store.reader import ParticleStore, disc_columns
+
+READER_THREADS = 4
+
+
+class LoaderSettings(Settings, frozen=True, kw_only=True):
+    """How particles are streamed. The order depends on all fields but `memory_bytes`."""
+
+    batch_size: Annotated[int, option("-b", help="particles per batch", ge=1)] = 16
+    seed: Annotated[int, option("--shuffle-seed", help="seed of the order", ge=0)] = 0
+    window_rows: Annotated[
+        int, option("--shuffler-size", help="particles shuffled together", unit="rows", ge=1)
+    ] = 8192
+    memory_bytes: Annotated[
+        int | None, option("--memory", help="ceiling of the loader's buffers", unit="bytes")
+    ] = None
+
+
+class ParticleLoader:
+    """Batches of selected particles, every one exactly once per epoch.
+
+    Attributes
+    ----------
+    disc, box_px, pixel_size_ang : of the box trained at, which may be smaller than the store's.
+    row_count : selected particles; `excluded` of the selection had non-finite pixels.
+    norm_scale : what coefficients are divided by; default the exact RMS over the disc.
+    """
+
+    def __init__(
+        self,
+        store: ParticleStore,
+        settings: LoaderSettings,
+        rows: np.ndarray | None = None,
+        box_px: int | None = None,
+        norm_scale: float | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Prepare to stream; reads metadata columns only.
+
+        Raises
+        ------
+        InputError : a box that the store does not hold, rows out of range, missing poses, or
+            nothing left to train.
+        BudgetError : two windows do not fit into `memory_bytes`.
+        """
+        self.store, self.settings = store, settings
+        self.box_px = store.box_px if box_px is None else box_px
+        check_box(self.box_px, store.box_px, "the store")
+        self.disc = half_disc(self.box_px)
+        pixel = store.pixel_size_ang
+        self.pixel_size_ang = None if pixel is None else pixel * store.box_px / self.box_px
+        self.norm_scale = store.rms(self.box_px) if norm_scale is None else norm_scale
+        self.rank, self.world_size = rank, world_size
+        selected = self._selection(rows)
+        self.row_count = len(selected)
+        self.columns = ParticleColumns.of(store, selected, self.box_px)
+        self._scale = self.columns.gain / self.norm_scale
+        manifest = store.manifest
+        places = store.rows[selected]
+        self.layout = order.Layout.of(
+            places["shard"], places["slot"], manifest.shard_rows, manifest.block_rows
+        )
+        self._codec = store.codec
+        self._bands = manifest.band_count(self.box_px)
+        width = manifest.bands[self._bands - 1].stop
+        self._picked = None if width == len(self.disc) else disc_columns(store.disc, self.disc)
+        self._check_memory(width)
+        self._epoch, self._batch = 1, 0
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of global batches; the last may be short."""
+        return -(-self.row_count // self.settings.batch_size)
+
+    def epoch(self, number: int) -> Iterator[ParticleBatch]:
+        """Yield this rank's part of every batch of an epoch (from 1), shuffled.
+
+        Continues after the position of `load_state_dict` when it lies in this epoch.
+        """
+        first = self._batch if number == self._epoch else 0
+        seed = self.settings.seed
+        groups = order.epoch_windows(self.layout, self.settings.window_rows, seed, number)
+        for batch, part in enumerate(self._stream(groups, (seed, number), first), start=first):
+            self._epoch, self._batch = number, batch + 1
+            yield part
+        self._epoch, self._batch = number + 1, 0
+
+    def in_order(self) -> Iterator[ParticleBatch]:
+        """Yield all batches in storage order, for evaluation; does not move the position."""
+        groups = order.windows_in_order(self.layout, self.settings.window_rows)
+        yield from self._stream(groups, None, 0)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position: the epoch, and how many of its batches were taken."""
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue at a position: `epoch(state["epoch"])` begins after that batch."""
+        self._epoch, self._batch = state["epoch"], state["batch"]
+
+    def _stream(
+        self, groups: list[np.ndarray], key: tuple[int, int] | None, first_batch: int
+    ) -> Iterator[ParticleBatch]:
+        """Cut the windows' rows into batches from `first_batch` on."""
+        size = self.settings.batch_size
+        skip = first_batch * size
+        parts: list[tuple[_LoadedWindow, np.ndarray]] = []
+        gathered = 0
+        for loaded in self._windows(groups, key, skip):
+            start = loaded.skip
+            entries = loaded.window.entries
+            while start < len(entries):
+                stop = min(start + size - gathered, len(entries))
+                parts.append((loaded, np.arange(start, stop)))
+                gathered += stop - start
+                start = stop
+                if gathered == size:
+                    yield self._assemble(parts, gathered)
+                    parts, gathered = [], 0
+            # The buffers are used again two windows on: decode what waits for the next one.
+            parts = [(part.detach(index), np.arange(len(index))) for part, index in parts]
+        if gathered:
+            yield self._assemble(parts, gathered)
+
+    def _windows(
+        self, groups: list[np.ndarray], key: tuple[int, int] | None, skip: int
+    ) -> Iterator["_LoadedWindow"]:
+        """Yield loaded windows, the next one being read meanwhile; leading rows are skipped."""
+        plans = []
+        for number, chunks in enumerate(groups):
+            rows = int((self.layout.bounds[chunks + 1] - self.layout.bounds[chunks]).sum())
+            if skip < rows:
+                full_key = None if key is None else (*key, number)
+                plans.append((chunks, full_key, skip))
+            skip = max(0, skip - rows)
+        capacity = max((self._buffer_rows(chunks) for chunks, _, _ in plans), default=0)
+        buffers = [self.store.band_tensors(capacity, self._bands) for _ in plans[:2]]
+        with ThreadPoolExecutor(READER_THREADS) as pool:
+            try:
+                waiting = [self._begin(pool, plan, buffers[i]) for i, plan in enumerate(plans[:1])]
+                for number in range(len(plans)):
+                    current = waiting.pop()
+                    if number + 1 < len(plans):
+                        target = buffers[(number + 1) % 2]
+                        waiting.append(self._begin(pool, plans[number + 1], target))
+                    for future in current.reads:
+                        future.result()
+                    yield current
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _buffer_rows(self, chunks: np.ndarray) -> int:
+        layout = self.layout
+        return sum(
+            self.store.block_range_rows(
+                int(layout.shard[c]), int(layout.first_block[c]), int(layout.stop_block[c])
+            )
+            for c in chunks
+        )
+
+    def _begin(
+        self,
+        pool: ThreadPoolExecutor,
+        plan: tuple[np.ndarray, tuple[int, int, int] | None, int],
+        buffers: list[Tensor],
+    ) -> "_LoadedWindow":
+        """Submit the reads of one window into a set of buffers."""
+        chunks, key, skip = plan
+        layout = self.layout
+        reads, starts, row = [], np.zeros(layout.chunks, np.int64), 0
+        for c in chunks:
+            place = (int(layout.shard[c]), int(layout.first_block[c]), int(layout.stop_block[c]))
+            count = self.store.block_range_rows(*place)
+            out = [buffer[row : row + count] for buffer in buffers]
+            reads.append(pool.submit(self.store.read_blocks, *place, out))
+            starts[c] = row
+            row += count
+        window = order.window(layout, chunks, key)
+        chunk = np.searchsorted(layout.bounds, window.entries, side="right") - 1
+        buffer_row = starts[chunk] + layout.offset[window.entries]
+        return _LoadedWindow(window, buffers, torch.from_numpy(buffer_row), reads, skip)
+
+    def _assemble(
+        self, parts: list[tuple["_LoadedWindow", np.ndarray]], gathered: int
+    ) -> ParticleBatch:
+        """Return this rank's slice of one global batch, decoded and scaled."""
+        mine = order.rank_slice(gathered, self.rank, self.world_size)
+        entries = np.concatenate([loaded.window.entries[index] for loaded, index in parts])[mine]
+        codes = [
+            torch.cat([loaded.buffers[b][loaded.buffer_row[index]] for loaded, index in parts])
+            for b in range(self._bands)
+        ]
+        selection = torch.from_numpy(self.layout.order[entries])
+        out = torch.empty(len(entries), sum(c.shape[1] for c in codes), dtype=torch.float32)
+        start = 0
+        for part in codes:
+            self._codec.decode_into(out, part[mine], start)
+            start += part.shape[1]
+        out.mul_(self._scale[selection][:, None])
+        coefficients = torch.view_as_complex(out.view(len(out), -1, 2))
+        if self._picked is not None:
+            coefficients = coefficients[:, self._picked]
+        return self.columns.batch(selection, coefficients)
+
+    def _selection(self, rows: np.ndarray | None) -> np.ndarray:
+        """Return the rows to train: those asked for, without images that are not finite."""
+        count = self.store.count
+        selected = np.arange(count) if rows is None else np.asarray(rows, np.int64)
+        bad = np.flatnonzero((selected < 0) | (selected >= count))
+        if bad.size:
+            raise InputError(
+                f"{self.store.path}: entry {bad[0]} (0-based) of the selection asks for row "
+                f"{selected[bad[0]]}, but there are {count} rows"
+            )
+        usable = (self.store.rows["flags"][selected] & FLAG_NONFINITE) == 0
+        self.excluded = int((~usable).sum())
+        if not usable.any():
+            raise InputError(f"{self.store.path}: no usable particles in the selection")
+        return selected[usable]
+
+    def _check_memory(self, width: int) -> None:
+        """Raise BudgetError when two windows of codes are more than the budget."""
+        budget = self.settings.memory_bytes
+        if budget is None:
+            return
+        item = np.dtype(self.store.manifest.precision).itemsize
+        chunk = order.CHUNK_BLOCKS * self.store.manifest.block_rows
+        rows = min(self.settings.window_rows + chunk, self.store.manifest.images)
+        needed = 2 * rows * 2 * width * item
+        if needed > budget:
+            fits = max(1, self.settings.window_rows * budget // needed)
+            raise BudgetError(
+                f"{self.store.path}: two windows of {rows} particles take {needed >> 20} MB, "
+                f"--memory allows {budget >> 20} MB; give --shuffler-size {fits} or more memory"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _LoadedWindow:
+    """A window, its codes per band, and the buffer row of each of its entries."""
+
+    window: order.Window
+    buffers: list[Tensor]
+    buffer_row: Tensor
+    reads: list["Future[None]"]
+    skip: int
+
+    def detach(self, index: np.ndarray) -> "_LoadedWindow":
+        """Return a copy of some entries that does not need the buffers any more."""
+        picked = order.Window(self.window.chunks, self.window.entries[index])
+        copies = [buffer[self.buffer_row[index]] for buffer in self.buffers]
+        return _LoadedWindow(picked, copies, torch.arange(len(index)), [], 0)

@@ -1,0 +1,96 @@
+"""cryoDRGN's variational autoencoder of images with known poses.
+
+Owns: the sizes (`ModelConfig`) and the three public maps: image to latent, latent to slices,
+latent to points. Does not own: the loss (`losses`) and training (`frazil.engines.vae`).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from frazil.errors import InputError
+from frazil.geometry.packing import HalfDisc
+from frazil.models.decoder import Decoder
+from frazil.models.encoder import Encoder
+from frazil.models.encodings import make_features
+from frazil.settings import Settings
+
+
+class ModelConfig(Settings):
+    """Sizes of the VAE; what config.json keeps under "model".
+
+    `pe_dim` None means D/2; `enc_mask` (px) None means D/2, and -1 no mask: both are the whole
+    disc.
+    """
+
+    zdim: int
+    enc_dim: int = 1024
+    enc_layers: int = 3
+    dec_dim: int = 1024
+    dec_layers: int = 3
+    pe_type: str = "gaussian"
+    pe_dim: int | None = None
+    feat_sigma: float = 0.5
+    enc_mask: int | None = None
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    domain: Literal["fourier"] = "fourier"
+
+
+class VAE(nn.Module):
+    """Encoder and decoder for images of one box.
+
+    Parameters
+    ----------
+    config : sizes.
+    disc : the P frequencies of the images.
+    generator : source of the first weights, on the CPU; the same seed gives the same weights.
+
+    Raises
+    ------
+    InputError : a type of positional features that is not built, or a mask that leaves nothing.
+    """
+
+    def __init__(self, config: ModelConfig, disc: HalfDisc, generator: torch.Generator) -> None:
+        super().__init__()
+        radius_px = disc.radius_px if config.enc_mask is None else config.enc_mask
+        if radius_px == 0 or radius_px < -1:
+            raise InputError(f"--enc-mask {radius_px}: a radius of at least 1 px, or -1, is wanted")
+        self.config = config
+        self.disc = disc
+        features = make_features(
+            config.pe_type,
+            disc.box_px,
+            config.pe_dim or disc.radius_px,
+            config.feat_sigma,
+            generator,
+        )
+        encoder_sizes = (config.enc_dim, config.enc_layers, config.activation)
+        decoder_sizes = (config.dec_dim, config.dec_layers, config.activation)
+        self.encoder = Encoder(disc, radius_px, encoder_sizes, config.zdim, generator)
+        self.decoder = Decoder(features, disc, decoder_sizes, config.zdim, generator)
+
+    def encode(self, hartley: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu (B, Z) and log variance (B, Z).
+
+        Parameters
+        ----------
+        hartley : (B, 2P), `geometry.packing.hartley_values` of the centred image times the sign
+            of its CTF, in units of the data's RMS.
+        """
+        mu, logvar = self.encoder(hartley)
+        return mu, logvar
+
+    def decode_slices(self, rotations: Tensor, z: Tensor) -> Tensor:
+        """Return (B, P) complex64 slices of the volumes of z (B, Z) at rotations (B, 3, 3)."""
+        return self.decoder.on_slices(rotations, z)
+
+    def decode_points(self, points: Tensor, z: Tensor) -> Tensor:
+        """Return (M,) complex64 coefficients of the volume of z (Z,) at points (M, 3).
+
+        Parameters
+        ----------
+        points : (kx, ky, kz) in cycles per box of the training box, |k| <= D/2. F(-k) is the
+            conjugate of F(k) by construction, but for k = 0, which is never trained.
+        """
+        return self.decoder.at_points(points, z)

@@ -1,0 +1,144 @@
+"""What goes into a command: particles with their poses and CTF, and what identifies them.
+
+Owns: joining --poses, --ctf and --ind with the particle file, and the questions that are asked of
+a table before any image is read. Does not own: the table and the files (`frazil.io`).
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import xxhash
+
+from frazil.errors import InputError
+from frazil.io.images import open_particles
+from frazil.io.particles import ParticleTable
+from frazil.io.pickles import check_indices, read_ctf, read_indices, read_poses
+from frazil.preprocess.settings import PackSettings
+from frazil.settings import Settings, option
+from frazil.store.manifest import SourceFile
+
+
+class InputSettings(Settings, frozen=True, kw_only=True):
+    """Which particles, and where their poses and CTF are."""
+
+    particles: Annotated[str, option("particles", help="particles: .star, .cs, .mrcs or .txt")]
+    datadir: Annotated[
+        str | None,
+        option("--datadir", metavar="DIR", help="folder that stacks named in the input lie in"),
+    ] = None
+    poses: Annotated[
+        str | None, option("--poses", metavar="PKL", help="poses, if not those of the input")
+    ] = None
+    ctf: Annotated[
+        str | None, option("--ctf", metavar="PKL", help="CTF, if not that of the input")
+    ] = None
+    ind: Annotated[
+        str | None, option("--ind", metavar="PKL", help="keep these rows of the input")
+    ] = None
+
+
+def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
+    """Return the particles asked for, and the number of rows dropped by each reason.
+
+    Pickles of poses and CTF belong to all rows of the particle file, before --ind.
+
+    Raises
+    ------
+    InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_indices`.
+    """
+    datadir = Path(settings.datadir) if settings.datadir else None
+    table = open_particles(Path(settings.particles), datadir, poses=settings.poses is None)
+    table = join_pickles(table, settings.poses, settings.ctf)
+    if settings.ind is None:
+        return table, {}
+    indices = read_indices(Path(settings.ind))
+    check_indices(indices, len(table), Path(settings.ind))
+    return table.take(indices), {"--ind": len(table) - len(indices)}
+
+
+def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> ParticleTable:
+    """Return the table with the poses and CTF of cryoDRGN pickles, where given."""
+    if ctf:
+        table = table.with_ctf(read_ctf(Path(ctf), len(table)))
+    if poses:
+        rotation, shift = read_poses(Path(poses), len(table))
+        if not table.has_pixel_size and shift is not None and shift.any():
+            note = "the pixel size is not known: 1 A/px is assumed (give --ctf)"
+            table = replace(table.with_pixel_size(1.0), notes=(*table.notes, note))
+        table = table.with_poses(rotation, shift)
+    return table
+
+
+def used_sources(table: ParticleTable) -> ParticleTable:
+    """Return the table with only those stacks that a row uses."""
+    used, source = np.unique(table.rows["source"], return_inverse=True)
+    rows = table.rows.copy()
+    rows["source"] = source
+    return replace(table, rows=rows, sources=tuple(table.sources[i] for i in used))
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctImages:
+    """The images of a table, each once, in reading order (source, index).
+
+    `rows` (M,) is a table row of each image; `image_of_row` (N,) the image of each table row.
+    """
+
+    rows: np.ndarray
+    image_of_row: np.ndarray
+
+    @classmethod
+    def of(cls, table: ParticleTable) -> "DistinctImages":
+        """Return the distinct images; several particles may share one (symmetry expansion)."""
+        places = np.stack([table.rows["source"].astype(np.int64), table.rows["index"]], axis=1)
+        order = np.lexsort((places[:, 1], places[:, 0]))
+        ordered = places[order]
+        fresh = np.ones(len(order), bool)
+        fresh[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+        image_of_row = np.empty(len(order), np.int64)
+        image_of_row[order] = np.cumsum(fresh) - 1
+        return cls(order[fresh], image_of_row)
+
+
+def one_pixel_size(table: ParticleTable) -> float | None:
+    """Return the pixel size of the source, A; None when unknown.
+
+    Raises
+    ------
+    InputError : rows differ by more than 0.1 %; slices of one volume cannot have two scales.
+    """
+    if not table.has_pixel_size:
+        return None
+    sizes = table.rows["pixel_size_ang"]
+    first = float(sizes[0])
+    bad = np.flatnonzero(np.abs(sizes / first - 1) > 1e-3)
+    if bad.size:
+        raise InputError(
+            f"{table.origin}: row {bad[0]} (0-based) has {sizes[bad[0]]:.4f} A/px, row 0 has "
+            f"{first:.4f}; pack each pixel size by itself (--ind), or bring them to one scale"
+        )
+    return first
+
+
+def source_file(path: str) -> SourceFile:
+    """Return a stack's path, size and time of change."""
+    status = Path(path).stat()
+    return SourceFile(path, status.st_size, status.st_mtime_ns)
+
+
+def image_fingerprint(table: ParticleTable, settings: PackSettings) -> str:
+    """Return a digest of what decides a store's records: sources, identities and settings.
+
+    Poses and CTF are not part of it: they can change without repacking.
+    """
+    unimportant = {"max_threads", "strict", "overwrite"}
+    important = {k: v for k, v in msgspec.structs.asdict(settings).items() if k not in unimportant}
+    digest = xxhash.xxh3_64()
+    digest.update(msgspec.json.encode(important, order="sorted"))
+    digest.update(msgspec.json.encode([source_file(path) for path in table.sources]))
+    for column in ("source", "index", "optics_group"):
+        digest.update(np.ascontiguousarray(table.rows[column]).tobytes())
+    return digest.hexdigest()

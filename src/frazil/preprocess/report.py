@@ -1,0 +1,66 @@
+"""What preprocessing says before and after: plain lines for the log.
+
+Owns: their wording. Does not own: the figures.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from frazil.io.particles import ParticleTable
+from frazil.preprocess.settings import PackSettings
+from frazil.store.manifest import Manifest
+from frazil.store.reader import ParticleStore
+
+
+def describe_input(
+    table: ParticleTable, settings: PackSettings, dropped: dict[str, int]
+) -> Iterator[str]:
+    """Yield what was found in the input, and what will be done to the sign of the images."""
+    have = [
+        name
+        for name, there in (
+            ("poses", table.has_pose),
+            ("shifts", table.has_shift),
+            ("CTF", table.has_ctf),
+            ("pixel size", table.has_pixel_size),
+        )
+        if there
+    ]
+    used = len(np.unique(table.rows["source"]))
+    yield f"{table.origin}: {len(table)} particles in {used} stacks; with {', '.join(have) or '-'}"
+    yield from (f"dropped {count} rows: {reason}" for reason, count in dropped.items())
+    yield from table.notes
+    dark = settings.uninvert_data
+    if table.blob_sign == (1 if dark else -1):
+        found, flag = ("light", "without") if dark else ("dark", "with")
+        yield (
+            f"blob/sign says the particles are {found}; "
+            f"if the map comes out inverted, run again {flag} --uninvert-data"
+        )
+
+
+def describe_store(store: ParticleStore) -> Iterator[str]:
+    """Yield what was packed, how exactly, and which images were flagged."""
+    manifest = store.manifest
+    size = sum(path.stat().st_size for path in store.path.rglob("*") if path.is_file())
+    pixel = f", {manifest.pixel_size_ang:.4g} A/px" if manifest.pixel_size_ang else ""
+    yield (
+        f"{store.path}: {manifest.particles} particles, {manifest.images} images of "
+        f"{manifest.box_px} px{pixel}, {manifest.precision}, {size / 1e6:.1f} MB "
+        f"({size / manifest.images / 1e3:.2f} kB per image)"
+    )
+    yield f"precision: adds at most {worst_error(manifest):.3%} to the power of any shell"
+    for name, count in manifest.flagged.items():
+        if count:
+            bit = {"nonfinite": 1, "clipped": 2, "constant": 4}[name]
+            rows = np.flatnonzero(store.rows["flags"] & bit)
+            shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            yield f"{count} images flagged {name}: rows {shown} (0-based)"
+
+
+def worst_error(manifest: Manifest) -> float:
+    """Return the largest ratio of error power to image power over shells."""
+    power = np.square(manifest.shells.rms)
+    error = np.square(manifest.shells.error_rms)
+    return float(np.max(error[power > 0] / power[power > 0], initial=0.0))

@@ -1,0 +1,57 @@
+"""Settings of preprocessing: cryoDRGN's flags, and those of the store.
+
+Owns: the fields and their help. Does not own: reading particles or packing them.
+"""
+
+import os
+from typing import Annotated, Literal
+
+from frazil.settings import Settings, option
+from frazil.store.manifest import Precision
+
+WINDOW_OUTER = 0.99
+
+
+class ImageSettings(Settings, frozen=True, kw_only=True):
+    """What is done to each image."""
+
+    box_px: Annotated[
+        int,
+        option("-D", unit="px", metavar="D", help="new box size, even; default: as it is", ge=4),
+    ] | None = None
+    window: Annotated[bool, option("--no-window", help="turn the real-space window off")] = True
+    window_r: Annotated[
+        float,
+        option(
+            "--window-r",
+            metavar="R",
+            help="radius where the window begins to fall, as a fraction of half the box",
+            ge=0,
+            le=0.98,
+        ),
+    ] = 0.85
+    window_order: Annotated[
+        Literal["window-first", "crop-first"],
+        option("--window-order", help="window at the source's box, or after the Fourier crop"),
+    ] = "window-first"
+    uninvert_data: Annotated[
+        bool, option("--uninvert-data", help="particles are dark already: do not change the sign")
+    ] = False
+
+
+class PackSettings(ImageSettings, frozen=True, kw_only=True):
+    """How a store is packed."""
+
+    precision: Annotated[Precision, option("--precision", help="numbers kept per coefficient")] = (
+        "int8"
+    )
+    max_threads: Annotated[
+        int, option("--max-threads", metavar="N", help="threads that read and transform", ge=1)
+    ] = min(16, os.cpu_count() or 1)
+    seed: Annotated[
+        int, option("--seed", metavar="S", help="seed of the random order in the store", ge=0)
+    ] = 0
+    strict: Annotated[
+        bool, option("--strict", help="make images with non-finite pixels an error")
+    ] = False
+    overwrite: Annotated[bool, option("--overwrite", help="replace an existing output")] = False

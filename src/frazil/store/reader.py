@@ -1,0 +1,246 @@
+"""Reading a store: open, read blocks with their checksums checked, decode.
+
+Owns: the read-only view of a store and its file descriptors. Does not own: the order of reading
+and batches (`frazil.loader`).
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frazil.errors import CorruptDataError, InputError, MissingFileError
+from frazil.geometry.packing import HalfDisc, half_disc
+from frazil.io.particles import ParticleTable
+from frazil.store.codec import NUMPY_TYPES, TORCH_TYPES, Codec
+from frazil.store.manifest import Manifest, read_manifest
+from frazil.store.writer import block_checksums, file_checksum, shard_path
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleStore:
+    """A committed store, read-only; safe to share between threads and processes.
+
+    Attributes
+    ----------
+    path : the folder.
+    manifest : everything but coefficients and rows.
+    rows : (N,) structured, particles in the order of the input, memory-mapped.
+    checksums : (blocks, bands) uint64; `first_block[s]` is the first block of shard s.
+    """
+
+    path: Path
+    manifest: Manifest
+    rows: np.ndarray
+    checksums: np.ndarray
+    first_block: np.ndarray
+    _shard_files: dict[tuple[int, int], "_ShardFile"] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "ParticleStore":
+        """Return the store in a folder; reads the manifest, checksums and row headers only.
+
+        Raises
+        ------
+        MissingFileError : there is no store at `path`.
+        InputError : its format is newer than this program.
+        CorruptDataError : its files do not belong together.
+        """
+        folder = Path(path)
+        manifest = read_manifest(folder)
+        rows = _open_array(folder / "particles.npy", mmap_mode="r")
+        checksums = _open_array(folder / "checksums.npy")
+        blocks = [-(-count // manifest.block_rows) for count in manifest.shard_rows]
+        first_block = np.concatenate([[0], np.cumsum(blocks)]).astype(np.int64)
+        if len(rows) != manifest.particles or len(checksums) != first_block[-1]:
+            raise CorruptDataError(f"{folder}: rows or checksums are not those of its manifest")
+        return cls(folder, manifest, rows, checksums, first_block)
+
+    def with_rows(self, rows: np.ndarray) -> "ParticleStore":
+        """Return the same store with other metadata rows (poses, CTF), of the same number."""
+        if len(rows) != len(self.rows):
+            raise InputError(f"{self.path}: has {len(self.rows)} particles, not {len(rows)}")
+        return replace(self, rows=rows)
+
+    def table(self) -> ParticleTable:
+        """Return the particles as a table, e.g. to join other poses or CTF by row."""
+        manifest = self.manifest
+        return ParticleTable(
+            np.array(self.rows),
+            tuple(source.path for source in manifest.sources),
+            manifest.processing.source_box_px,
+            tuple(group.name for group in manifest.optics),
+            tuple(manifest.groups),
+            manifest.blob_sign,
+            str(self.path),
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of particles (rows)."""
+        return self.manifest.particles
+
+    @property
+    def box_px(self) -> int:
+        """Box of the packed images, px."""
+        return self.manifest.box_px
+
+    @property
+    def pixel_size_ang(self) -> float | None:
+        """Pixel size of the packed box, Angstrom; None when unknown."""
+        return self.manifest.pixel_size_ang
+
+    @property
+    def disc(self) -> HalfDisc:
+        """The coefficients of a record, in order."""
+        return half_disc(self.box_px)
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the records."""
+        steps = np.asarray(self.manifest.shells.step)
+        return Codec.from_shells(self.manifest.precision, steps, self.disc)
+
+    def rms(self, box_px: int | None = None) -> float:
+        """Return the exact RMS of |F| over the disc of a box (default: the store's)."""
+        return self.manifest.rms(box_px or self.box_px)
+
+    def band_tensors(self, count: int, bands: int) -> list[Tensor]:
+        """Return empty code buffers (count, 2 P_b), one per leading band."""
+        kind = TORCH_TYPES[self.manifest.precision]
+        widths = [2 * (band.stop - band.start) for band in self.manifest.bands[:bands]]
+        return [torch.empty(count, width, dtype=kind) for width in widths]
+
+    def read_blocks(self, shard: int, first: int, stop: int, out: Sequence[Tensor]) -> None:
+        """Fill one buffer per band with the rows of blocks [first, stop) of a shard.
+
+        Parameters
+        ----------
+        out : contiguous (rows, 2 P_b) tensors of the store's type, for the leading bands.
+
+        Raises
+        ------
+        CorruptDataError : a block's checksum differs or a file is short; names shard and rows.
+        """
+        block_rows = self.manifest.block_rows
+        for band, buffer in enumerate(out):
+            array = buffer.numpy()
+            file = self._shard_file(shard, band)
+            file.read_into(array, first * block_rows)
+            expected = self.checksums[self.first_block[shard] + first :, band][: stop - first]
+            bad = np.flatnonzero(block_checksums(array, block_rows) != expected)
+            if bad.size:
+                row = (first + int(bad[0])) * block_rows
+                raise CorruptDataError(
+                    f"{file.path}: rows {row} to {row + block_rows - 1} of shard {shard}, band "
+                    f"{band} are not what was packed (checksum); restore the file or pack again"
+                )
+
+    def block_range_rows(self, shard: int, first: int, stop: int) -> int:
+        """Return how many rows blocks [first, stop) of a shard hold."""
+        block_rows = self.manifest.block_rows
+        return min(stop * block_rows, self.manifest.shard_rows[shard]) - first * block_rows
+
+    def images(self, rows: np.ndarray, box_px: int | None = None) -> Tensor:
+        """Return (n, P) complex64 coefficients of particles, in the units of the source.
+
+        Random access, a block of rows per image: for pictures and checks, not for training.
+        """
+        disc, chosen = self.disc, self.rows[np.asarray(rows, np.int64)]
+        out = torch.empty(len(chosen), len(disc), dtype=torch.complex64)
+        bands, codec = len(self.manifest.bands), self.codec
+        for i, row in enumerate(chosen):
+            shard, slot = int(row["shard"]), int(row["slot"])
+            block, offset = divmod(slot, self.manifest.block_rows)
+            buffers = self.band_tensors(self.block_range_rows(shard, block, block + 1), bands)
+            self.read_blocks(shard, block, block + 1, buffers)
+            codes = torch.cat([buffer[offset : offset + 1] for buffer in buffers], dim=1)
+            out[i] = codec.decode(codes, torch.tensor([float(row["image_gain"])]))[0]
+        if box_px is None or box_px == self.box_px:
+            return out
+        return out[:, disc_columns(disc, half_disc(box_px))]
+
+    def verify(self) -> Iterator[tuple[int, int]]:
+        """Read everything and check it; yields (shard, shards) as it goes on."""
+        for name, expected in self.manifest.file_checksums.items():
+            if file_checksum(self.path / name) != expected:
+                raise CorruptDataError(f"{self.path / name}: is not what was packed; pack again")
+        bands, shards = len(self.manifest.bands), self.manifest.shard_rows
+        for shard, count in enumerate(shards):
+            blocks = -(-count // self.manifest.block_rows)
+            self.read_blocks(shard, 0, blocks, self.band_tensors(count, bands))
+            yield shard + 1, len(shards)
+
+    def _shard_file(self, shard: int, band: int) -> "_ShardFile":
+        key = (shard, band)
+        if key not in self._shard_files:
+            path = shard_path(self.path, shard, band)
+            width = 2 * (self.manifest.bands[band].stop - self.manifest.bands[band].start)
+            shape = (self.manifest.shard_rows[shard], width)
+            kind = np.dtype(NUMPY_TYPES[self.manifest.precision])
+            self._shard_files[key] = _ShardFile.open(path, shape, kind)
+        return self._shard_files[key]
+
+
+@dataclass(frozen=True)
+class _ShardFile:
+    """One .npy of rows: where its data begin. Opened for each read, so no descriptor is held."""
+
+    path: Path
+    data_offset: int
+    row_bytes: int
+
+    @classmethod
+    def open(cls, path: Path, shape: tuple[int, int], kind: np.dtype) -> "_ShardFile":
+        try:
+            with path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+                found_shape, _, found_kind = read(file)
+                offset = file.tell()
+        except FileNotFoundError as error:
+            raise MissingFileError(f"{path}: a shard is lost; pack again") from error
+        except ValueError as error:
+            raise CorruptDataError(f"{path}: not a shard ({error}); pack again") from error
+        if found_shape != shape or found_kind != kind:
+            raise CorruptDataError(
+                f"{path}: holds {found_shape} {found_kind}, the manifest says {shape} {kind}"
+            )
+        return cls(path, offset, shape[1] * kind.itemsize)
+
+    def read_into(self, out: np.ndarray, first_row: int) -> None:
+        """Fill a contiguous array with rows from first_row on."""
+        view = out.reshape(-1).view(np.uint8).data
+        position = self.data_offset + first_row * self.row_bytes
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            while view:
+                got = os.preadv(descriptor, [view], position)
+                if got == 0:
+                    raise CorruptDataError(f"{self.path}: ends at byte {position}; pack again")
+                view, position = view[got:], position + got
+        finally:
+            os.close(descriptor)
+
+
+def disc_columns(larger: HalfDisc, smaller: HalfDisc) -> Tensor:
+    """Return, for each coefficient of the smaller disc, its place in the larger one."""
+    span = larger.box_px + 1
+    key = larger.kx * span + larger.ky + larger.radius_px
+    place = torch.empty(int(key.max()) + 1, dtype=torch.int64)
+    place[key] = torch.arange(len(larger))
+    return place[smaller.kx * span + smaller.ky + larger.radius_px]
+
+
+def _open_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: lost; pack again") from error
+    except ValueError as error:
+        raise CorruptDataError(f"{path}: cannot be read ({error}); pack again") from error

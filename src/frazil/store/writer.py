@@ -1,0 +1,308 @@
+"""Writing a store: append in any number of blocks, survive a kill, appear all at once.
+
+Owns: the partial folder, its journal, the buckets, the sealing of shards and the final rename.
+Does not own: what the records mean.
+
+While packing, NAME.frz.partial holds one bucket per shard. Image i of the writing order goes to
+the shard and slot of a seeded permutation, so after n images the length of every bucket is known
+and a resume is a truncation. Sealing permutes a bucket into its slots, splits it into bands and
+writes each as a .npy with checksums. Renaming the folder commits.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+import xxhash
+
+from frazil.errors import BudgetError, InputError, OutputExistsError
+from frazil.io.atomic import write_bytes_atomic, write_npy_atomic
+from frazil.store.manifest import MANIFEST_NAME, BandRecord, Manifest, write_manifest
+
+SHARD_BYTES = 64 << 20
+BLOCK_ROWS = 64
+_JOURNAL = "journal.json"
+# What is found out about an image while it is packed.
+FACTS_DTYPE = np.dtype([("gain", "<f4"), ("flags", "<u4")])
+
+
+class StorePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a store before the first image: its layout and its identity.
+
+    `fingerprint` stands for the settings and the sources: a partial store of another fingerprint
+    is never continued.
+    """
+
+    images: int
+    record_values: int
+    value_type: str
+    bands: list[BandRecord]
+    rows_per_shard: int
+    block_rows: int
+    seed: int
+    fingerprint: str
+
+    @property
+    def shard_rows(self) -> list[int]:
+        """Rows of every shard; all but the last are full."""
+        full, rest = divmod(self.images, self.rows_per_shard)
+        return [self.rows_per_shard] * full + ([rest] if rest else [])
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of one record, all bands."""
+        return self.record_values * np.dtype(self.value_type).itemsize
+
+
+class _Journal(msgspec.Struct, frozen=True):
+    plan: StorePlan
+    images_done: int
+    state: Any
+
+
+def rows_per_shard(record_bytes: int) -> int:
+    """Return the rows of a shard of about 64 MB, a whole number of blocks."""
+    return max(1, SHARD_BYTES // (record_bytes * BLOCK_ROWS)) * BLOCK_ROWS
+
+
+def image_places(images: int, rows_per_shard: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (shard, slot), each (images,) int32: a seeded random permutation of all places."""
+    place = np.random.Generator(np.random.PCG64(seed)).permutation(images)
+    shard, slot = np.divmod(place, rows_per_shard)
+    return shard.astype(np.int32), slot.astype(np.int32)
+
+
+def partial_path(out: Path) -> Path:
+    """Return the folder in which a store is being written."""
+    return out.with_name(out.name + ".partial")
+
+
+def shard_path(folder: Path, shard: int, band: int) -> Path:
+    """Return the file of one band of one shard."""
+    return folder / "shards" / f"{shard:05d}.b{band}.npy"
+
+
+def block_checksums(rows: np.ndarray, block_rows: int) -> np.ndarray:
+    """Return xxh3-64 of every block of contiguous rows, (blocks,) uint64."""
+    digests = [
+        xxhash.xxh3_64_intdigest(rows[start : start + block_rows].data)
+        for start in range(0, len(rows), block_rows)
+    ]
+    return np.array(digests, np.uint64)
+
+
+def file_checksum(path: Path) -> str:
+    """Return the xxh3-64 of a whole small file as 16 hex digits."""
+    return xxhash.xxh3_64_hexdigest(path.read_bytes())
+
+
+class StoreWriter:
+    """One store being written. Use as a context manager; only `finish` makes it a store."""
+
+    def __init__(self, out: Path, plan: StorePlan, overwrite: bool = False) -> None:
+        """Begin a store, or continue the partial one of the same plan.
+
+        Raises
+        ------
+        OutputExistsError : `out` exists (unless `overwrite`), another process writes it, or a
+            partial store of other settings or sources is there (unless `overwrite`).
+        """
+        self.out, self.plan, self.overwrite = out, plan, overwrite
+        self.folder = partial_path(out)
+        if (out.exists() or out.is_symlink()) and not overwrite:
+            raise OutputExistsError(f"{out}: exists already; give --overwrite to replace it")
+        if overwrite and out.exists() and not (out / MANIFEST_NAME).is_file():
+            raise OutputExistsError(f"{out}: is not a particle store, so it is not replaced")
+        self._lock = self._take_lock()
+        try:
+            journal = self._read_journal()
+        except BaseException:
+            self._lock.close()
+            raise
+        self.images_done: int = journal.images_done if journal else 0
+        self.state: Any = journal.state if journal else None
+        self.shard, self.slot = image_places(plan.images, plan.rows_per_shard, plan.seed)
+        if journal:
+            self._truncate_buckets()
+        else:
+            self._write_journal()
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+    def append(self, records: np.ndarray, facts: np.ndarray) -> None:
+        """Append the records (n, record_values) and facts (n,) of the next n images.
+
+        Raises
+        ------
+        BudgetError : the disk is full; what was committed stays and can be continued.
+        """
+        stop = self.images_done + len(records)
+        shards = self.shard[self.images_done : stop]
+        order = np.argsort(shards, kind="stable")
+        present, first = np.unique(shards[order], return_index=True)
+        try:
+            for shard, rows in zip(present, np.split(order, first[1:]), strict=True):
+                _append(self._bucket(shard), records[rows])
+            _append(self._facts_path, facts)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise BudgetError(
+                    f"{self.folder}: the disk is full after {self.images_done} of "
+                    f"{self.plan.images} images; free some space and run the same command to go on"
+                ) from error
+            raise
+        self.images_done = stop
+
+    def facts(self) -> np.ndarray:
+        """Return the facts (gain and flags) of all images appended so far, in writing order."""
+        return np.fromfile(self._facts_path, FACTS_DTYPE)
+
+    def commit(self, state: Any) -> None:
+        """Make what was appended survive a crash; `state` (JSON) comes back on resume."""
+        for path in (self.folder / "buckets").iterdir():
+            _fsync(path)
+        self.state = state
+        self._write_journal()
+
+    def finish(
+        self,
+        arrays: dict[str, np.ndarray],
+        make_manifest: Callable[[dict[str, str]], Manifest],
+        progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    ) -> Path:
+        """Seal all shards, write arrays and manifest, and rename the folder to its final name.
+
+        Parameters
+        ----------
+        arrays : NAME.npy files to write beside the shards (particles, frequencies).
+        make_manifest : gets the checksums of those files, returns the manifest.
+        progress : wraps the shard numbers.
+        """
+        if self.images_done != self.plan.images:
+            raise ValueError(f"{self.images_done} of {self.plan.images} images were appended")
+        (self.folder / "shards").mkdir(exist_ok=True)
+        sums = [self._seal(shard) for shard in progress(range(len(self.plan.shard_rows)))]
+        arrays = {**arrays, "checksums": np.concatenate(sums)}
+        checksums = {}
+        for name, array in arrays.items():
+            path = self.folder / f"{name}.npy"
+            write_npy_atomic(path, array)
+            checksums[path.name] = file_checksum(path)
+        write_manifest(self.folder, make_manifest(checksums))
+        _fsync(self.folder / MANIFEST_NAME)
+        shutil.rmtree(self.folder / "buckets", ignore_errors=True)
+        for name in (_JOURNAL, "lock"):
+            (self.folder / name).unlink(missing_ok=True)
+        self._replace()
+        return self.out
+
+    def _replace(self) -> None:
+        """Put the finished folder in place of what is at `out`."""
+        old = self.out.with_name(f".{self.out.name}.old")
+        if self.out.exists():
+            self.out.rename(old)
+        self.folder.rename(self.out)
+        _fsync(self.out.parent)
+        if old.exists():
+            shutil.rmtree(old)
+
+    def _seal(self, shard: int) -> np.ndarray:
+        """Write the bands of one shard from its bucket; return its checksums (blocks, bands)."""
+        bucket, plan = self._bucket(shard), self.plan
+        paths = [shard_path(self.folder, shard, band) for band in range(len(plan.bands))]
+        if bucket.exists():
+            appended = np.fromfile(bucket, np.dtype(plan.value_type))
+            rows = np.empty(
+                (len(appended) // plan.record_values, plan.record_values), appended.dtype
+            )
+            rows[self.slot[self.shard == shard]] = appended.reshape(rows.shape)
+            parts = [np.ascontiguousarray(rows[:, 2 * b.start : 2 * b.stop]) for b in plan.bands]
+            for path, part in zip(paths, parts, strict=True):
+                write_npy_atomic(path, part)
+            bucket.unlink()
+        else:  # sealed before an interruption
+            parts = [np.load(path, allow_pickle=False) for path in paths]
+        return np.stack([block_checksums(part, plan.block_rows) for part in parts], axis=1)
+
+    @property
+    def _facts_path(self) -> Path:
+        return self.folder / "buckets" / "facts.bin"
+
+    def _bucket(self, shard: int) -> Path:
+        return self.folder / "buckets" / f"{shard:05d}.bin"
+
+    def _take_lock(self) -> IO[bytes]:
+        (self.folder / "buckets").mkdir(parents=True, exist_ok=True)
+        lock = (self.folder / "lock").open("wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise OutputExistsError(f"{self.out}: another process is writing it") from error
+        return lock
+
+    def _read_journal(self) -> _Journal | None:
+        path = self.folder / _JOURNAL
+        if not path.exists():
+            return None
+        journal = msgspec.json.decode(path.read_bytes(), type=_Journal)
+        if journal.plan == self.plan:
+            return journal
+        if not self.overwrite:
+            raise OutputExistsError(
+                f"{self.folder}: holds unfinished packing of other settings or sources; "
+                "remove it, or give --overwrite to start anew"
+            )
+        for name in ("buckets", "shards"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / "buckets").mkdir()
+        path.unlink()
+        return None
+
+    def _write_journal(self) -> None:
+        journal = _Journal(self.plan, self.images_done, self.state)
+        write_bytes_atomic(self.folder / _JOURNAL, msgspec.json.encode(journal))
+
+    def _truncate_buckets(self) -> None:
+        """Cut every bucket to the images that the journal knows."""
+        if self._facts_path.exists():
+            os.truncate(self._facts_path, self.images_done * FACTS_DTYPE.itemsize)
+        shards = len(self.plan.shard_rows)
+        counts = np.bincount(self.shard[: self.images_done], minlength=shards)
+        for shard, count in enumerate(counts):
+            bucket, size = self._bucket(shard), int(count) * self.plan.record_bytes
+            if bucket.exists():
+                if bucket.stat().st_size < size:
+                    raise InputError(f"{bucket}: shorter than its journal; remove {self.folder}")
+                os.truncate(bucket, size)
+            elif size and not shard_path(self.folder, shard, len(self.plan.bands) - 1).exists():
+                raise InputError(f"{bucket}: lost; remove {self.folder} and pack again")
+
+
+def _append(path: Path, array: np.ndarray) -> None:
+    with path.open("ab") as file:
+        file.write(np.ascontiguousarray(array).view(np.uint8).data)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

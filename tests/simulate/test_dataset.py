@@ -1,0 +1,305 @@
+"""The written set agrees with its truth, is repeatable, and has the noise asked for."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from frazil.cli.main import main
+from frazil.errors import InputError, OutputExistsError
+from frazil.io.images import open_images, open_particles
+from frazil.io.mrc import read_volume
+from frazil.io.pickles import read_ctf, read_poses
+from frazil.simulate.dataset import Simulation, build_simulation, simulate_dataset
+from frazil.simulate.noise import EMPTY, ICE, JUNK
+from frazil.simulate.settings import SimulateSettings
+from tests.reference import projection as twin
+from tests.reference.ctf import ctf as ctf_twin
+
+CLEAN = float("inf")
+
+
+def read_all(path: Path) -> np.ndarray:
+    table = open_particles(path)
+    with open_images(table) as images:
+        return images.read(np.arange(len(table)))
+
+
+def observed(simulation: Simulation) -> np.ndarray:
+    return np.concatenate(list(simulation.observed_blocks(simulation.clean_variance())))
+
+
+def clean(simulation: Simulation) -> np.ndarray:
+    return simulation.clean_images(np.arange(len(simulation.draw)))
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a set of 45 images of 24 px in two stacks, rows of the .star shuffled."""
+    out = tmp_path_factory.mktemp("simulated") / "set"
+    settings = SimulateSettings(num=45, box_px=24, stacks=2, shuffle_star=True, seed=3)
+    simulate_dataset(settings, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def truth(small_set: Path) -> dict[str, np.ndarray]:
+    with np.load(small_set / "truth" / "truth.npz") as file:
+        return dict(file)
+
+
+def check_rows(rows: np.ndarray, truth: dict[str, np.ndarray], order: np.ndarray) -> None:
+    apix_ang = truth["ctf"][0, 0]
+    assert np.allclose(rows["rotation"], truth["rotation"][order], atol=2e-6)
+    assert np.allclose(rows["shift_ang"], truth["shift_px"][order] * apix_ang, atol=1e-5)
+    names = ["pixel_size_ang", "defocus_u_ang", "defocus_v_ang", "astigmatism_deg", "voltage_kv"]
+    names += ["cs_mm", "amplitude_contrast", "phase_shift_deg"]
+    for column, name in enumerate(names):
+        assert np.allclose(rows[name], truth["ctf"][order, column], rtol=1e-6, atol=1e-5), name
+    assert np.array_equal(rows["half_set"], truth["half_set"][order])
+
+
+def test_cryosparc_file_says_what_the_truth_says(small_set: Path, truth: dict) -> None:
+    table = open_particles(small_set / "particles.cs")
+    check_rows(table.rows, truth, np.arange(45))
+    assert np.array_equal(table.rows["uid"], truth["uid"])
+    assert len(set(truth["uid"].tolist())) == 45 and truth["uid"].min() > 0
+    assert (table.blob_sign, table.box_px) == (1, 24)
+
+
+def test_relion_file_says_what_the_truth_says_though_its_rows_are_shuffled(
+    small_set: Path, truth: dict
+) -> None:
+    table = open_particles(small_set / "particles.star")
+    order = truth["star_order"]
+    assert sorted(order) == list(range(45)) and list(order) != list(range(45))
+    check_rows(table.rows, truth, order)
+    by_star = read_all(small_set / "particles.star")
+    by_cs = read_all(small_set / "particles.cs")
+    assert np.array_equal(by_star, by_cs[order])
+    assert not np.array_equal(by_star, by_cs)
+
+
+def test_cryodrgn_pickles_say_what_the_truth_says(small_set: Path, truth: dict) -> None:
+    rotation, translation = read_poses(small_set / "poses.pkl", 45)
+    ctf = read_ctf(small_set / "ctf.pkl", 45)
+    assert np.allclose(rotation, truth["rotation"], atol=1e-6)
+    assert np.allclose(translation, truth["shift_px"] / 24, atol=1e-6)
+    assert np.all(ctf[:, 0] == 24)
+    assert np.allclose(ctf[:, 1:], truth["ctf"], rtol=1e-6)
+
+
+def test_true_volume_projected_with_the_written_pose_and_ctf_is_the_image(tmp_path: Path) -> None:
+    settings = SimulateSettings(
+        num=4, box_px=32, snr=CLEAN, motion="composition", states=2, sigma_ang=12.0, shift_px=1.5
+    )
+    simulate_dataset(settings, tmp_path / "set")
+    rows = open_particles(tmp_path / "set" / "particles.star").rows
+    images = read_all(tmp_path / "set" / "particles.star").astype(np.float64)
+    states = np.load(tmp_path / "set" / "truth" / "conformations.npy").astype(int)
+    assert set(states) == {0, 1}
+    kx, ky = twin.disc(32, 16)
+    for row, image, state in zip(rows, images, states, strict=True):
+        volume, apix_ang = read_volume(tmp_path / "set" / "truth" / f"vol_{state:03d}.mrc")
+        assert apix_ang == pytest.approx(row["pixel_size_ang"])
+        central = twin.volume_slice(
+            volume.astype(np.float64), row["rotation"].astype(np.float64), kx, ky
+        )
+        t_px = row["shift_ang"] / apix_ang
+        centred = twin.image_transform(image, kx, ky) * np.exp(
+            -2j * np.pi * (kx * t_px[0] + ky * t_px[1]) / 32
+        )
+        expected = -central * ctf_of(row, kx, ky, 32)
+        assert np.abs(centred - expected).max() < 2e-4 * np.abs(central).max()
+
+
+def ctf_of(row: np.void, kx: np.ndarray, ky: np.ndarray, box_px: int) -> np.ndarray:
+    raise NotImplementedError
+
+
+def test_continuous_motion_volumes_are_the_grid_of_angles(tmp_path: Path) -> None:
+    settings = SimulateSettings(num=3, box_px=16, snr=CLEAN, swing_deg=60, volumes=4)
+    simulate_dataset(settings, tmp_path)
+    angles = np.load(tmp_path / "truth" / "volume_conformations.npy")
+    assert angles.tolist() == [-30, -10, 10, 30]
+    simulation = build_simulation(settings)
+    for i, angle in enumerate(angles):
+        volume, _ = read_volume(tmp_path / "truth" / f"vol_{i:03d}.mrc")
+        assert np.array_equal(volume, simulation.volume(angle))
+    assert len(list((tmp_path / "truth").glob("vol_*.mrc"))) == 4
+
+
+@pytest.mark.parametrize("noise", ["white", "coloured"])
+def test_noise_has_the_variance_that_the_snr_asks_for(noise: str) -> None:
+    settings = SimulateSettings(num=300, box_px=32, snr=0.2, noise=noise, contrast_std=0.2)
+    simulation = build_simulation(settings)
+    signal = clean(simulation)
+    difference = observed(simulation) - signal
+    ratio = signal.var(axis=(1, 2)).mean() / difference.var()
+    assert ratio == pytest.approx(0.2, rel=0.03)
+    assert abs(difference.mean()) < 0.02 * difference.std()
+
+
+def test_coloured_noise_falls_with_frequency_and_white_noise_does_not() -> None:
+    falls = {}
+    for noise in ("white", "coloured"):
+        settings = SimulateSettings(num=100, box_px=32, snr=0.2, noise=noise)
+        simulation = build_simulation(settings)
+        power = np.abs(np.fft.fft2(observed(simulation) - clean(simulation))) ** 2
+        frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(32), np.fft.fftfreq(32)))
+        low = power[:, (frequency > 0) & (frequency < 0.1)].mean()
+        falls[noise] = low / power[:, frequency > 0.4].mean()
+    assert falls["white"] == pytest.approx(1, rel=0.1)
+    assert falls["coloured"] > 2
+
+
+def test_same_settings_give_the_same_bytes_on_any_number_of_threads(tmp_path: Path) -> None:
+    settings = SimulateSettings(num=70, box_px=16, outliers=0.2, contrast_std=0.1)
+    for name, threads in (("one", 1), ("again", 1), ("two", 2)):
+        torch.set_num_threads(threads)
+        simulate_dataset(settings, tmp_path / name)
+    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*"))
+    assert len(files) > 8
+    for file in files:
+        if file.suffix != ".npz":  # a zip archive holds the time
+            assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    again = (tmp_path / "again" / "particles.mrcs").read_bytes()
+    assert again == (tmp_path / "one" / "particles.mrcs").read_bytes()
+    other = build_simulation(SimulateSettings(num=70, box_px=16, seed=1))
+    assert not np.allclose(observed(other), read_all(tmp_path / "one" / "particles.cs"), atol=1.0)
+
+
+def test_image_of_a_row_does_not_depend_on_which_rows_come_along() -> None:
+    settings = SimulateSettings(num=40, box_px=16, snr=CLEAN, outliers=0.3, noise="coloured")
+    simulation = build_simulation(settings)
+    together = clean(simulation)
+    alone = np.concatenate([simulation.clean_images(np.array([row])) for row in range(40)])
+    assert np.abs(together - alone).max() < 1e-5 * np.abs(together).max()
+    larger = build_simulation(SimulateSettings(num=60, box_px=16, snr=CLEAN))
+    assert np.abs(clean(larger)[:40] - together).max() < 1e-5 * np.abs(together).max()
+
+
+def test_particles_are_light_with_and_without_a_ctf() -> None:
+    plain = build_simulation(SimulateSettings(num=20, box_px=32, snr=CLEAN, ctf=False))
+    images = clean(plain)
+    assert (images[:, 12:20, 12:20].mean(axis=(1, 2)) > images[:, 0].mean(axis=1)).all()
+    with_ctf = clean(build_simulation(SimulateSettings(num=20, box_px=32, snr=CLEAN)))
+    correlation = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(images, with_ctf)]
+    assert min(correlation) > 0
+    assert (with_ctf.mean(axis=(1, 2)) > 0).all()
+
+
+def test_images_without_a_ctf_come_without_ctf_metadata(tmp_path: Path) -> None:
+    simulate_dataset(SimulateSettings(num=3, box_px=16, ctf=False), tmp_path)
+    assert not (tmp_path / "ctf.pkl").exists()
+    for name in ("particles.star", "particles.cs"):
+        table = open_particles(tmp_path / name)
+        assert "defocus_u_ang" in table.missing_ctf_columns
+        assert table.has_pose
+
+
+def test_outliers_are_flagged_and_look_like_what_they_are() -> None:
+    settings = SimulateSettings(num=300, box_px=24, snr=0.1, outliers=0.4)
+    simulation = build_simulation(settings)
+    images, kinds = observed(simulation), simulation.draw.outlier
+    noise_std = simulation.noise_std(simulation.clean_variance())
+    assert 0.3 < (kinds != 0).mean() < 0.5
+    assert {0, EMPTY, ICE, JUNK} == set(kinds.tolist())
+    spread = images.std(axis=(1, 2)) / noise_std
+    assert abs(spread[kinds == EMPTY].mean() - 1) < 0.02
+    assert images[kinds == EMPTY].mean() < 0.02 * noise_std
+    for kind in (ICE, JUNK):
+        assert images[kinds == kind].mean() > 0.1 * noise_std
+    residue = (images - clean(simulation))[kinds == 0]
+    assert residue.std() == pytest.approx(noise_std, rel=0.02)
+
+
+def test_contrast_scales_each_image_by_its_recorded_gain() -> None:
+    even = build_simulation(SimulateSettings(num=300, box_px=16, snr=CLEAN))
+    varied = build_simulation(SimulateSettings(num=300, box_px=16, snr=CLEAN, contrast_std=0.3))
+    gain = varied.draw.gain
+    assert np.allclose(clean(varied), clean(even) * gain[:, None, None], rtol=1e-4, atol=1e-3)
+    assert np.log(gain).std() == pytest.approx(0.3, rel=0.1)
+    assert gain.mean() == pytest.approx(1, abs=0.05)
+
+
+def test_complete_set_is_refused_and_overwritten_only_when_asked(tmp_path: Path) -> None:
+    simulate_dataset(SimulateSettings(num=6, box_px=16, stacks=3), tmp_path)
+    before = (tmp_path / "particles_000.mrcs").read_bytes()
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        simulate_dataset(SimulateSettings(num=6, box_px=16, seed=1), tmp_path)
+    assert (tmp_path / "particles_000.mrcs").read_bytes() == before
+    (tmp_path / "mine.txt").write_text("kept")
+    simulate_dataset(SimulateSettings(num=6, box_px=16, seed=1, overwrite=True), tmp_path)
+    assert not list(tmp_path.glob("particles_*.mrcs"))
+    assert (tmp_path / "particles.mrcs").exists()
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_interrupted_set_is_not_taken_for_a_complete_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: Simulation, coordinate: float) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Simulation, "volume", stop)
+        with pytest.raises(KeyboardInterrupt):
+            simulate_dataset(SimulateSettings(num=4, box_px=16), tmp_path)
+    assert not (tmp_path / "simulation.json").exists()
+    simulate_dataset(SimulateSettings(num=4, box_px=16), tmp_path)
+    assert json.loads((tmp_path / "simulation.json").read_text())["settings"]["num"] == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"),
+    [
+        (SimulateSettings(box_px=17), "-D 17"),
+        (SimulateSettings(num=3, stacks=4), "--stacks 4"),
+        (SimulateSettings(apix_ang=-1.0), "--apix"),
+        (SimulateSettings(moving="A"), "--moving"),
+        (SimulateSettings(states=0), "--states 0"),
+        (SimulateSettings(defocus_um=(2.0, 1.0)), "--defocus-um"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_their_flag(
+    tmp_path: Path, settings: SimulateSettings, flag: str
+) -> None:
+    with pytest.raises(InputError, match=flag):
+        simulate_dataset(settings, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_molecule_past_the_window_is_noted(tmp_path: Path) -> None:
+    tight = simulate_dataset(SimulateSettings(num=1, box_px=16, apix_ang=4.0), tmp_path / "tight")
+    roomy = simulate_dataset(SimulateSettings(num=1, box_px=16), tmp_path / "roomy")
+    assert "past 0.85 of the half box" in tight["notes"][0]
+    assert not roomy["notes"]
+
+
+def test_command_writes_a_set_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["simulate", "-n", "5", "-D", "16", "--snr", "inf", "--motion", "composition"]
+    arguments += ["--states", "2", "--state-weights", "3", "1", "--defocus-um", "1", "2"]
+    assert main([*arguments, "-o", str(tmp_path / "set")]) == 0
+    assert "5 images of 16 px" in capsys.readouterr().out
+    assert len(read_all(tmp_path / "set" / "particles.star")) == 5
+    assert main([*arguments, "-o", str(tmp_path / "set")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["simulate", "-D", "15", "-o", str(tmp_path / "odd")]) == 2
+
+
+def test_antibody_is_imaged_per_residue_and_per_atom_alike(shared_data: Path) -> None:
+    structure = str(shared_data / "structures" / "1hzh.pdb")
+    images = {}
+    for coarse in ("residue", "atom"):
+        settings = SimulateSettings(
+            num=4, structure=structure, coarse=coarse, moving="H,L/1-228", apix_ang=5.0,
+            sigma_ang=6.0, snr=CLEAN,
+        )
+        images[coarse] = clean(build_simulation(settings))
+    difference = np.linalg.norm(images["residue"] - images["atom"])
+    assert difference < 0.1 * np.linalg.norm(images["atom"])
