@@ -6,6 +6,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+import tests.typecheck  # noqa: F401  (the hook looks it up by name)
+
 # Every annotated shape in the pure layers is checked in every test run.
 install_import_hook(["frazil.geometry", "frazil.metrics"], "tests.typecheck.checked")
 

@@ -1,19 +1,36 @@
 """Settings: struct fields that carry their own help, unit, range and flag.
 
-Owns: how a field is described (`option`) and how its description is read back (`describe`).
+Owns: how a field is described (`option`) and how its description is read back (`described_fields`).
 Settings structs live beside the code they steer; command-line flags, docs tables and config.json
 all come from their fields. Does not own: parsing of the command line (`frazil.cli.flags`).
 """
 
+import operator
 import types
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from frazil.errors import InputError
+
+_BOUNDS = {
+    "ge": (operator.ge, "at least", "minimum"),
+    "gt": (operator.gt, "more than", "exclusiveMinimum"),
+    "le": (operator.le, "at most", "maximum"),
+}
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every settings struct: immutable, keyword-only, unknown keys refused."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError, naming the flag, when a value is out of its bounds."""
+        for field in described_fields(type(self)):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                field.check(number)
 
 
 def option(
@@ -34,11 +51,12 @@ def option(
     help : one line, without the unit and the default, which are added where they are shown.
     unit : unit of the value, e.g. "px" or "A".
     metavar : how the value is called in --help.
-    ge, gt, le : bounds of the value, checked when the struct is made from outside.
+    ge, gt, le : bounds of the value, or of each of several; None as a value is always allowed.
     """
-    extra = {"flags": flags, "unit": unit, "metavar": metavar}
-    bounds: dict[str, Any] = {"ge": ge, "gt": gt, "le": le}
-    return msgspec.Meta(description=help, extra=extra, **bounds)
+    bounds = {name: b for name, b in (("ge", ge), ("gt", gt), ("le", le)) if b is not None}
+    schema = {_BOUNDS[name][2]: bound for name, bound in bounds.items()}
+    extra = {"flags": flags, "unit": unit, "metavar": metavar, "bounds": bounds}
+    return msgspec.Meta(description=help, extra=extra, extra_json_schema=schema)
 
 
 @dataclass(frozen=True)
@@ -55,20 +73,27 @@ class Field:
     help: str
     unit: str | None
     metavar: str | None
+    bounds: dict[str, float]
+
+    def check(self, value: Any) -> None:
+        """Raise InputError unless a value is within the bounds (None always is)."""
+        for name, bound in self.bounds.items():
+            within, words, _ = _BOUNDS[name]
+            if value is not None and not within(value, bound):
+                raise InputError(f"{self.flags[0]} {value}: must be {words} {bound}")
 
 
-def describe(settings: type[Settings]) -> list[Field]:
+@cache
+def described_fields(settings: type[Settings]) -> tuple[Field, ...]:
     """Return the described fields of a settings struct, in the order they were written."""
     hints = get_type_hints(settings, include_extras=True)
     fields = []
     for field in msgspec.structs.fields(settings):
         hint = hints[field.name]
-        # An optional field with bounds is written Annotated[int, option(ge=...)] | None.
-        described = next((h for h in (hint, *get_args(hint)) if hasattr(h, "__metadata__")), None)
-        if described is None:
+        meta = next((m for m in getattr(hint, "__metadata__", ()) if m.extra), None)
+        if meta is None:
             continue
-        meta = described.__metadata__[0]
-        kind, many, choices = _plain_type(get_args(described)[0])
+        kind, many, choices = _plain_type(get_args(hint)[0])
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
@@ -85,9 +110,10 @@ def describe(settings: type[Settings]) -> list[Field]:
                 meta.description,
                 meta.extra["unit"],
                 meta.extra["metavar"],
+                meta.extra["bounds"],
             )
         )
-    return fields
+    return tuple(fields)
 
 
 def _plain_type(hint: Any) -> tuple[Any, bool, tuple[str, ...] | None]:

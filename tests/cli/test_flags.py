@@ -99,7 +99,7 @@ def test_a_value_out_of_range_names_the_flag_and_the_bound(words, flag, bound):
     with pytest.raises(InputError) as caught:
         read(*words)
     message = str(caught.value)
-    assert message.startswith(f"{flag}: ")
+    assert message.startswith(f"{flag} ")
     assert bound in message
     assert "\n" not in message
 

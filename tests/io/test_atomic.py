@@ -35,19 +35,24 @@ def test_any_exception_leaves_the_old_file_and_nothing_else(
 
 
 def test_a_full_disk_is_one_line_with_the_file_and_the_cause(tmp_path: Path) -> None:
-    with pytest.raises(BudgetError, match=r"a\.bin: the disk.*full") as caught:
-        with atomic_path(tmp_path / "a.bin") as temporary:
-            temporary.write_bytes(b"x")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(BudgetError, match=r"a\.bin: the disk.*full") as caught,
+        atomic_path(tmp_path / "a.bin") as temporary,
+    ):
+        temporary.write_bytes(b"x")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert isinstance(caught.value.__cause__, OSError)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_really_full_device_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(BudgetError), atomic_path(tmp_path / "a.bin"):
-        with Path("/dev/full").open("wb", buffering=0) as file:
-            file.write(b"x")
+    with (
+        pytest.raises(BudgetError),
+        atomic_path(tmp_path / "a.bin"),
+        Path("/dev/full").open("wb", buffering=0) as file,
+    ):
+        file.write(b"x")
 
 
 def test_other_os_errors_are_not_renamed(tmp_path: Path) -> None:
@@ -70,3 +75,17 @@ def test_npy_keeps_the_array_and_refuses_objects(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "a.cs"), array)
     with pytest.raises(InputError, match="objects"):
         write_npy_atomic(tmp_path / "b.npy", np.array([{}], dtype=object))
+
+
+def test_the_file_is_synced_before_its_new_name_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def record(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").resolve().name
+        seen.append((name[:7], (tmp_path / "a.txt").exists()))
+
+    monkeypatch.setattr("frazil.io.atomic.os.fsync", record)
+    write_text_atomic(tmp_path / "a.txt", "x")
+    assert seen == [(".a.txt.", False), (tmp_path.name[:7], True)]

@@ -84,7 +84,8 @@ def test_every_mode_and_order_reads_as_mrcfile_does(
     assert header.byte_order == ("<" if mode == 0 else order)
     images = read_images(path, [4, 0, 1, 2, 2])
     assert images.dtype == np.float32
-    assert np.array_equal(images, oracle(path)[[4, 0, 1, 2, 2]].astype(np.float32))
+    if (mode, order, stamp) != (0, ">", b"\0\0\0\0"):  # mrcfile takes it for little endian
+        assert np.array_equal(images, oracle(path)[[4, 0, 1, 2, 2]].astype(np.float32))
     assert np.array_equal(images, data[[4, 0, 1, 2, 2]].astype(np.float32))
 
 
@@ -138,7 +139,7 @@ def test_what_the_writer_writes_is_read_back_exactly(
     with mrcfile.open(path) as mrc:
         assert np.array_equal(mrc.data.reshape(images.shape), images)
         assert float(mrc.voxel_size.x) == 1.5
-        assert mrc.is_image_stack()
+        assert int(mrc.header.ispg) == 0
         assert float(mrc.header.dmax) == pytest.approx(images.max())
         assert float(mrc.header.rms) == pytest.approx(images.std(), rel=1e-4)
 
@@ -172,24 +173,30 @@ def test_a_stack_is_no_volume(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("written", [2, 4])
 def test_a_stack_with_another_count_is_not_left_behind(tmp_path: Path, written: int) -> None:
-    with pytest.raises(InputError, match="announced"):
-        with StackWriter(tmp_path / "a.mrcs", (4, 4), 3, 1.0) as writer:
-            writer.write(np.zeros((written, 4, 4)))
+    with (
+        pytest.raises(InputError, match="announced"),
+        StackWriter(tmp_path / "a.mrcs", (4, 4), 3, 1.0) as writer,
+    ):
+        writer.write(np.zeros((written, 4, 4)))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_writer_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        with StackWriter(tmp_path / "a.mrcs", (4, 4), 3, 1.0) as writer:
-            writer.write(np.zeros((1, 4, 4)))
-            raise KeyboardInterrupt
+    with (
+        pytest.raises(KeyboardInterrupt),
+        StackWriter(tmp_path / "a.mrcs", (4, 4), 3, 1.0) as writer,
+    ):
+        writer.write(np.zeros((1, 4, 4)))
+        raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
 
 
 def test_the_writer_refuses_another_box(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"\(4, 4\) px wanted, not \(5, 4\)"):
-        with StackWriter(tmp_path / "a.mrcs", (4, 4), 3, 1.0) as writer:
-            writer.write(np.zeros((1, 5, 4)))
+    with (
+        pytest.raises(ValueError, match=r"\(4, 4\) px wanted, not \(5, 4\)"),
+        StackWriter(tmp_path / "a.mrcs", (4, 4), 3, 1.0) as writer,
+    ):
+        writer.write(np.zeros((1, 5, 4)))
 
 
 def test_non_finite_pixels_are_written_as_they_are(tmp_path: Path) -> None:

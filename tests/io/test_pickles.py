@@ -91,8 +91,10 @@ VALUES = [
 def test_arrays_and_containers_of_every_protocol_come_home(
     tmp_path: Path, value: object, protocol: int
 ) -> None:
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(value, protocol))
-    assert same(read_pickle(tmp_path / "a.pkl"), value)
+    raw = pickle.dumps(value, protocol)
+    (tmp_path / "a.pkl").write_bytes(raw)
+    assert same(read_pickle(tmp_path / "a.pkl"), pickle.loads(raw))
+    assert same(pickle.loads(raw), value) or protocol < 5  # numpy makes big-endian arrays native
 
 
 def test_pickles_of_numpy_1_name_another_module_and_are_read(tmp_path: Path) -> None:
@@ -200,7 +202,7 @@ def test_wrong_poses_are_named_by_row(tmp_path: Path) -> None:
     bad[3] *= -1
     with pytest.raises(InputError, match=r"row 3 .*mirrors"):
         read_poses(poses_file(tmp_path, bad))
-    with pytest.raises(InputError, match="row 0 .*fractions of the box, not pixels"):
+    with pytest.raises(InputError, match=r"row 0 .*fractions of the box, not pixels"):
         read_poses(poses_file(tmp_path, (rotation, shift + 3)))
     with pytest.raises(InputError, match=r"shifts \(4, 2\) wanted, found \(3, 2\)"):
         read_poses(poses_file(tmp_path, (rotation, shift[:3])))

@@ -45,9 +45,9 @@ def test_transform_is_the_analytic_sum_at_every_frequency(box_px: int, sigma_px:
 
 
 def test_volume_is_the_sum_of_gaussians_on_the_voxel_grid() -> None:
-    grid = Grid(22, PIXEL_ANG, 1.7 * PIXEL_ANG)
+    grid = Grid(28, PIXEL_ANG, 1.7 * PIXEL_ANG)
     points, weights = make_points(2)
-    expected = twin.gaussian_volume(points / PIXEL_ANG, weights, 1.7, 22)
+    expected = twin.gaussian_volume(points / PIXEL_ANG, weights, 1.7, 28)
     assert np.abs(render_volume(points, weights, grid) - expected).max() < 1e-4 * expected.max()
 
 
@@ -76,7 +76,9 @@ def test_image_transform_is_the_central_slice_of_the_volume() -> None:
     for rotation in random_rotations(3, torch.Generator().manual_seed(0)).numpy():
         image = image_of(points, weights, grid, rotation).astype(np.float64)
         got = twin.image_transform(image, kx, ky)
-        assert np.abs(got - twin.volume_slice(volume, rotation, kx, ky)).max() < 1e-4 * weights.sum()
+        assert (
+            np.abs(got - twin.volume_slice(volume, rotation, kx, ky)).max() < 1e-4 * weights.sum()
+        )
         transposed = twin.volume_slice(volume, rotation.T, kx, ky)
         assert np.abs(got - transposed).max() > 1e-2 * weights.sum()
 

@@ -95,7 +95,7 @@ def test_homogeneous_has_one_state_with_everything() -> None:
 def test_weakest_cut_separates_two_blobs_linked_or_apart(gap_ang: float) -> None:
     rng = np.random.default_rng(0)
     blob = rng.uniform(-12, 12, (90, 3))
-    other = rng.uniform(-12, 12, (60, 3)) + [24 + gap_ang, 0, 0]
+    other = rng.uniform(-12, 12, (60, 3)) + np.array([24 + gap_ang, 0, 0])
     shuffle = rng.permutation(150)
     side = weakest_cut(np.concatenate([blob, other])[shuffle])
     assert np.array_equal(side, (np.arange(150) >= 90)[shuffle])

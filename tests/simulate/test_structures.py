@@ -73,12 +73,8 @@ def test_domains_are_chains_with_the_heaviest_first(structure_file: Path) -> Non
     assert np.bincount(molecule.domain).tolist() == [13, 12]
 
 
-@pytest.mark.parametrize(
-    ("selection", "count"), [("A", 12), ("B/3-7", 5), ("A,B/1-2", 4)]
-)
-def test_selection_marks_the_moving_part(
-    structure_file: Path, selection: str, count: int
-) -> None:
+@pytest.mark.parametrize(("selection", "count"), [("A", 12), ("B/3-7", 5), ("A,B/1-2", 4)])
+def test_selection_marks_the_moving_part(structure_file: Path, selection: str, count: int) -> None:
     molecule = read_structure(structure_file, "residue", selection)
     assert molecule.moving.sum() == count
     assert read_structure(structure_file, "atom", selection).moving.sum() == 4 * count

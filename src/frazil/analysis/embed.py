@@ -107,13 +107,14 @@ def _umap(z: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
         coordinates = principal_axes(z).project(z)[:, :2]
         missing = 2 - coordinates.shape[1]
         return np.pad(coordinates, ((0, 0), (0, missing))).astype(np.float32)
-    # Importing umap compiles code and takes seconds: only where it is used.
-    import umap
-
     with warnings.catch_warnings():
-        # A fixed seed means one thread; umap announces it, and disconnected points, as warnings.
+        # umap announces at its import that it is without TensorFlow, and later that a fixed seed
+        # means one thread, and points that it could not connect: none of it is news to the user.
+        warnings.filterwarnings("ignore", message="Tensorflow not installed")
         warnings.filterwarnings("ignore", module="umap")
-        warnings.filterwarnings("ignore", module="sklearn")
+        # The import compiles code and takes seconds, so it is made only where it is needed.
+        import umap
+
         fit: Any = umap.UMAP(n_neighbors=_UMAP_NEIGHBOURS, random_state=seed, n_jobs=1)
         embedding: NDArray[np.float32] = fit.fit_transform(z)
     lost = ~np.isfinite(embedding).all(axis=1)

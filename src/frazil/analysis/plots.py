@@ -13,13 +13,13 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from frazil.io.atomic import atomic_path
 
-_STYLE = {
+_STYLE: Any = {
     "figure.dpi": 110,
     "font.size": 10,
     "axes.spines.top": False,
@@ -105,7 +105,7 @@ def learning_figure(
             axes.plot(at, [point[key] for point in intervals], color="#b2ccff", lw=1)
             at = [point["at"] for point in epochs]
             means = [point[key] for point in epochs]
-            axes.plot(at, means, "o-", color=_ACCENT, ms=3.5, lw=1.5, label="mean of the epoch")
+            axes.plot(at, means, "o-", color=_ACCENT, ms=3.5, lw=1.5, label="mean of each epoch, at its middle")
             _focus(axes, means)
             axes.set(xlabel="epochs", title=title)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -186,7 +186,7 @@ def _draw_dots(axes: Axes, points: NDArray[Any], labels: NDArray[Any] | None) ->
 def _mark(axes: Axes, points: NDArray[Any]) -> None:
     """Mark and number points (K, 2) from 1."""
     axes.scatter(points[:, 0], points[:, 1], s=26, c="white", edgecolors=_INK, linewidths=1.2)
-    outline = [withStroke(linewidth=2.5, foreground="white")]
+    outline: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="white")]
     for number, point in enumerate(points, start=1):
         text = axes.annotate(
             str(number),
@@ -201,7 +201,7 @@ def _mark(axes: Axes, points: NDArray[Any]) -> None:
 
 
 def _focus(axes: Axes, means: Sequence[float]) -> None:
-    """Fit the vertical axis to the means of epochs, from the end of the first on, with a margin."""
+    """Fit the vertical axis to the means of epochs, with a margin; the first steps are cut off."""
     if len(means) < 2:
         return
     low, high = min(means), max(means)

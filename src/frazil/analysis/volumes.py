@@ -11,7 +11,7 @@ sum along z is the untilted image in grey values of the source, without CTF, den
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from tqdm import tqdm
 
+from frazil.analysis.settings import VolumeSettings
 from frazil.errors import InputError
 from frazil.io.atomic import atomic_path
 from frazil.io.mrc_writer import write_volume
-from frazil.settings import Settings, option
 
 # Points decoded at a time: 1024 hidden units of two layers take 256 MB.
 _CHUNK_POINTS = 1 << 15
@@ -39,47 +39,6 @@ class PointDecoder(Protocol):
 
     def decode_points(self, points: Tensor, z: Tensor) -> Tensor:
         """Return (M,) complex coefficients at points (M, 3), cycles per training box."""
-
-
-class VolumeSettings(Settings):
-    """What is done to a volume before it is written."""
-
-    pixel_size_ang: Annotated[
-        float | None,
-        option(
-            "--Apix",
-            unit="A/px",
-            help="pixel size of the written volumes; default: that of the data and box",
-            gt=0,
-        ),
-    ] = None
-    flip: Annotated[bool, option("--flip", help="mirror along z: the other hand")] = False
-    invert: Annotated[bool, option("--invert", help="invert the contrast")] = False
-    box_px: Annotated[
-        int | None,
-        option(
-            "-d",
-            "--downsample",
-            unit="px",
-            metavar="D",
-            help="write volumes of this smaller box (Fourier crop)",
-            ge=4,
-        ),
-    ] = None
-    low_pass_ang: Annotated[
-        float | None,
-        option("--low-pass", unit="A", metavar="RES", help="low-pass filter at this", gt=0),
-    ] = None
-    crop_px: Annotated[
-        int | None,
-        option(
-            "--crop", unit="px", metavar="D", help="cut out the middle after all of the above", ge=2
-        ),
-    ] = None
-    first_index: Annotated[
-        int,
-        option("--vol-start-index", metavar="N", help="number in the first volume's name", ge=0),
-    ] = 1
 
 
 @dataclass(frozen=True)
@@ -151,15 +110,24 @@ def write_volumes(
     The names are PREFIX001.mrc, PREFIX002.mrc, ... from `settings.first_index` on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pixel_size_ang = written_pixel_size_ang(grid, settings)
     names = volume_names(len(points), settings.first_index, prefix)
-    paths = []
-    for name, z in zip(tqdm(names, desc=folder.name, unit="vol"), points, strict=True):
-        volume = evaluate_volume(model, torch.from_numpy(z.astype(np.float32)), grid, settings)
-        write_volume(folder / name, volume, pixel_size_ang)
-        paths.append(folder / name)
+    paths = [folder / name for name in names]
+    for path, z in zip(tqdm(paths, desc=folder.name, unit="vol"), points, strict=True):
+        write_one_volume(model, z, grid, settings, path)
     write_z_values(folder / "z_values.txt", points)
     return paths
+
+
+def write_one_volume(
+    model: PointDecoder,
+    z: NDArray[np.float32],
+    grid: TrainedGrid,
+    settings: VolumeSettings,
+    path: Path,
+) -> None:
+    """Write the volume at one latent point (Z,) as .mrc."""
+    volume = evaluate_volume(model, torch.from_numpy(z.astype(np.float32)), grid, settings)
+    write_volume(path, volume, written_pixel_size_ang(grid, settings))
 
 
 def volume_names(count: int, first_index: int = 1, prefix: str = "vol_") -> list[str]:
@@ -234,7 +202,7 @@ def _half_transform(
     # +D/2 and -D/2 are one frequency on the grid: the real part is what can be represented.
     half = box_px // 2
     for index in ((half, 0, 0), (0, half, 0), (0, 0, half)):
-        transform[index] = transform[index].real
+        transform[index] = transform[index].real.clone()
     return transform
 
 
@@ -272,7 +240,8 @@ def _check_boxes(grid: TrainedGrid, settings: VolumeSettings) -> None:
     box_px = settings.box_px or grid.box_px
     if box_px % 2 or box_px > grid.box_px:
         raise InputError(
-            f"-d {box_px}: an even number of pixels up to the training box, {grid.box_px}, is wanted"
+            f"-d {box_px}: an even number of pixels up to the training box, {grid.box_px}, is "
+            "wanted"
         )
     if settings.crop_px and settings.crop_px > box_px:
         raise InputError(f"--crop {settings.crop_px}: larger than the volume's box, {box_px} px")

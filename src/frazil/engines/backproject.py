@@ -11,13 +11,13 @@ trilinear interpolation.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from frazil.engines.backproject_settings import BackprojectSettings
 from frazil.errors import InputError
 from frazil.geometry.ctf import ctf
 from frazil.geometry.packing import HalfDisc
@@ -31,48 +31,11 @@ from frazil.geometry.slicing import (
     volume_from_half_grid,
 )
 from frazil.loader.batches import ParticleBatch
-from frazil.settings import Settings, option
 
 # Coefficients inserted at a time: eight neighbours with index and weight each, about 40 MB.
 _CHUNK_COEFFICIENTS = 1 << 18
 # The product of sinc^2 over three axes is at least about 0.4 inside the sphere |x| <= D/2.
 _SMALLEST_RESPONSE = 0.4
-
-
-class BackprojectSettings(Settings):
-    """How images are weighted and maps normalised.
-
-    The interpolation is not corrected by default: the correction raises the noise around the
-    particle most, which lowers an unmasked FSC between half maps, and cryoDRGN's maps, which users
-    compare with, have none. Switch it on to compare grey values with a known structure.
-    """
-
-    ctf_alg: Annotated[
-        Literal["mul", "flip"],
-        option("--ctf-alg", help="weight images by their CTF, or only flip phases by its sign"),
-    ] = "mul"
-    reg_weight: Annotated[
-        float,
-        option(
-            "--reg-weight",
-            help="add this times the mean weight to the weights, which damps what is hardly seen",
-            ge=0,
-        ),
-    ] = 1.0
-    half_maps: Annotated[
-        bool, option("--no-half-maps", help="write neither half maps nor their FSC")
-    ] = True
-    half_set: Annotated[
-        Literal["even-odd", "stored"],
-        option("--half-set", help="halves by turns in the order of the rows, or those of the file"),
-    ] = "even-odd"
-    correct_interpolation: Annotated[
-        bool,
-        option(
-            "--correct-interpolation",
-            help="undo the fall-off towards the edge of the box that trilinear insertion causes",
-        ),
-    ] = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +117,7 @@ def add_batch(
     for number in range(len(sums.counts)):
         chosen = torch.nonzero(half == number).reshape(-1)
         sums.counts[number] += len(chosen)
-        for part in chosen.split(rows):
+        for part in torch.split(chosen, rows):
             # 1. Centre the particles.
             phase = shift_phase(disc.kx, disc.ky, batch.shifts_px[part], disc.box_px)
             values = batch.coefficients[part] * phase  # (b, P)

@@ -231,12 +231,13 @@ class _Scanner:
         """Take the next line of the file."""
         self.line_number += 1
         self.offset += len(line)
-        if self.state == "rows" and not (line[:5] in (b"data_", b"loop_") and self._is_key(line)):
+        is_key = self._is_key(line)
+        if self.state == "rows" and not is_key:
             self._row(line)
             return
         if is_blank(line):
             return
-        if line.startswith(b"data_"):
+        if is_key and line.startswith(b"data_"):
             self.close_table()
             self.block = text_of(line.split()[0][5:])
         elif self.block is None:
@@ -244,7 +245,7 @@ class _Scanner:
                 f"{self.path}:{self.line_number}: a STAR file is wanted, but no data_ line "
                 "precedes this one"
             )
-        elif line.startswith(b"loop_"):
+        elif is_key:
             self.close_table()
             self.state = "labels"
         elif self.state == "labels" and _LABEL.match(line):
@@ -257,8 +258,10 @@ class _Scanner:
             self._pair(line)
 
     def _is_key(self, line: bytes) -> bool:
-        """Return whether a line that begins as data_ or loop_ does is no row (data_set1/a.mrc)."""
-        return len(split_line(line)) != len(self.labels) or len(self.labels) == 1
+        """Return whether a line begins a block or loop (and is no row like data_set1/a.mrc ...)."""
+        if not line.startswith((b"data_", b"loop_")):
+            return False
+        return len(self.labels) < 2 or len(split_line(line)) != len(self.labels)
 
     def _row(self, line: bytes) -> None:
         """Count one row of a loop."""

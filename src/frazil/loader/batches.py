@@ -63,20 +63,24 @@ class ParticleColumns:
 
         Raises
         ------
-        InputError : a row has no pose, or a shift but no pixel size, or only some have a CTF.
+        InputError : a row has no pose, or a shift or CTF but no pixel size, or only some rows
+            have a shift or a CTF; names the row of the store.
         """
         chosen = store.rows[rows]
         rotations = np.ascontiguousarray(chosen["rotation"])
         _require_all(store, rows, np.isfinite(rotations).all(axis=(1, 2)), "pose", "--poses")
-        table = store.table().take(rows)
         scale = store.manifest.processing.source_box_px / box_px
         pixel_ang = chosen["pixel_size_ang"] * scale
-        shift_ang = np.where(np.isfinite(chosen["shift_ang"]), chosen["shift_ang"], 0)
+        shift_ang = chosen["shift_ang"].copy()
+        shift_known = np.isfinite(shift_ang).all(axis=1)
+        if not _known_somewhere(store, rows, shift_known, "shift", "--poses"):
+            shift_ang[:] = 0
         shifted = (shift_ang != 0).any(axis=1)
         _require_all(store, rows, ~shifted | np.isfinite(pixel_ang), "pixel size", "--ctf")
         shift_px = np.where(shifted[:, None], shift_ang / pixel_ang[:, None], 0)
         parameters = None
-        if table.has_ctf:
+        ctf_known = np.all([np.isfinite(chosen[name]) for name in CTF_COLUMNS[1:]], axis=0)
+        if _known_somewhere(store, rows, ctf_known, "CTF", "--ctf"):
             _require_all(store, rows, np.isfinite(pixel_ang), "pixel size", "--ctf")
             columns = [pixel_ang, *(chosen[name] for name in CTF_COLUMNS[1:])]
             parameters = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
@@ -98,6 +102,15 @@ class ParticleColumns:
             self.shifts_px[index],
             None if parameters is None else parameters[index],
         )
+
+
+def _known_somewhere(
+    store: ParticleStore, rows: np.ndarray, known: np.ndarray, what: str, flag: str
+) -> bool:
+    """Return whether all rows have it, or False when none has; refuse a mixture."""
+    if known.any():
+        _require_all(store, rows, known, what, flag)
+    return bool(known.any())
 
 
 def _require_all(

@@ -50,10 +50,10 @@ def _host_available_bytes() -> int:
 def _slurm_bytes() -> int | None:
     per_node = os.environ.get("SLURM_MEM_PER_NODE")
     per_cpu = os.environ.get("SLURM_MEM_PER_CPU")
-    if per_node:
-        return int(per_node) << 20
-    if per_cpu:
-        return int(per_cpu) * int(os.environ.get("SLURM_CPUS_ON_NODE", "1")) << 20
+    if per_node and per_node.isdigit():
+        return (int(per_node) << 20) or None  # 0: all of the node's
+    if per_cpu and per_cpu.isdigit():
+        return (int(per_cpu) * int(os.environ.get("SLURM_CPUS_ON_NODE", "1")) << 20) or None
     return None
 
 

@@ -4,8 +4,9 @@ Owns: which chunks of rows are read together, and in what order rows leave a win
 reading (`prefetch`) or what a row holds.
 
 A store's rows are a global random permutation already, so any contiguous chunk is a random sample.
-An epoch shuffles the chunks, joins them to windows of at least `window_rows` selected rows, and
-shuffles the rows of each window. Every row leaves exactly once.
+An epoch shuffles the chunks, joins them to windows of at least `window_rows` stored rows (of which
+a selection may use few, so that a window's size does not depend on it), and shuffles the selected
+rows of each window. Every row leaves exactly once.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class Layout:
 
     `order` (n,) sorts the selection by place; chunk c holds entries bounds[c] .. bounds[c + 1] of
     that order, from blocks [first_block[c], stop_block[c]) of shard[c]; `offset` (n,) is an
-    entry's row inside its chunk.
+    entry's row inside its chunk; `stored` (c,) is the number of rows in the chunk's blocks.
     """
 
     order: np.ndarray
@@ -30,6 +31,7 @@ class Layout:
     shard: np.ndarray
     first_block: np.ndarray
     stop_block: np.ndarray
+    stored: np.ndarray
 
     @classmethod
     def of(
@@ -43,10 +45,12 @@ class Layout:
         present, starts = np.unique(chunk[order], return_index=True)
         in_shard = present // per_shard
         first_block = (present % per_shard) * CHUNK_BLOCKS
-        blocks = -(-np.asarray(shard_rows, np.int64) // block_rows)
-        stop_block = np.minimum(first_block + CHUNK_BLOCKS, blocks[in_shard])
+        rows = np.asarray(shard_rows, np.int64)[in_shard]
+        stop_block = np.minimum(first_block + CHUNK_BLOCKS, -(-rows // block_rows))
+        stored = np.minimum(stop_block * block_rows, rows) - first_block * block_rows
         bounds = np.append(starts, len(order))
-        return cls(order, slot[order] % chunk_rows, bounds, in_shard, first_block, stop_block)
+        offset = slot[order] % chunk_rows
+        return cls(order, offset, bounds, in_shard, first_block, stop_block, stored)
 
     @property
     def chunks(self) -> int:
@@ -98,8 +102,8 @@ def rank_slice(batch: int, rank: int, world_size: int) -> slice:
 
 
 def _group(layout: Layout, chunks: np.ndarray, window_rows: int) -> list[np.ndarray]:
-    """Split a sequence of chunks into windows of at least `window_rows` rows, but for the last."""
-    sizes = np.diff(layout.bounds)[chunks]
+    """Split chunks into windows of at least `window_rows` stored rows, but for the last."""
+    sizes = layout.stored[chunks]
     groups, start, rows = [], 0, 0
     for stop, size in enumerate(sizes, start=1):
         rows += int(size)

@@ -156,7 +156,7 @@ class ParticleLoader:
                 full_key = None if key is None else (*key, number)
                 plans.append((chunks, full_key, skip))
             skip = max(0, skip - rows)
-        capacity = max((self._buffer_rows(chunks) for chunks, _, _ in plans), default=0)
+        capacity = max((int(self.layout.stored[chunks].sum()) for chunks, _, _ in plans), default=0)
         buffers = [self.store.band_tensors(capacity, self._bands) for _ in plans[:2]]
         with ThreadPoolExecutor(READER_THREADS) as pool:
             try:
@@ -172,15 +172,6 @@ class ParticleLoader:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _buffer_rows(self, chunks: np.ndarray) -> int:
-        layout = self.layout
-        return sum(
-            self.store.block_range_rows(
-                int(layout.shard[c]), int(layout.first_block[c]), int(layout.stop_block[c])
-            )
-            for c in chunks
-        )
-
     def _begin(
         self,
         pool: ThreadPoolExecutor,
@@ -193,7 +184,7 @@ class ParticleLoader:
         reads, starts, row = [], np.zeros(layout.chunks, np.int64), 0
         for c in chunks:
             place = (int(layout.shard[c]), int(layout.first_block[c]), int(layout.stop_block[c]))
-            count = self.store.block_range_rows(*place)
+            count = int(layout.stored[c])
             out = [buffer[row : row + count] for buffer in buffers]
             reads.append(pool.submit(self.store.read_blocks, *place, out))
             starts[c] = row
@@ -228,7 +219,12 @@ class ParticleLoader:
     def _selection(self, rows: np.ndarray | None) -> np.ndarray:
         """Return the rows to train: those asked for, without images that are not finite."""
         count = self.store.count
-        selected = np.arange(count) if rows is None else np.asarray(rows, np.int64)
+        selected = np.arange(count) if rows is None else np.asarray(rows)
+        if selected.dtype.kind not in "iu" and selected.size:
+            raise InputError(
+                f"{self.store.path}: a selection of row numbers is wanted, not {selected.dtype}"
+            )
+        selected = selected.astype(np.int64)
         bad = np.flatnonzero((selected < 0) | (selected >= count))
         if bad.size:
             raise InputError(
@@ -246,15 +242,16 @@ class ParticleLoader:
         budget = self.settings.memory_bytes
         if budget is None:
             return
-        item = np.dtype(self.store.manifest.precision).itemsize
+        row_bytes = 2 * width * np.dtype(self.store.manifest.precision).itemsize
         chunk = order.CHUNK_BLOCKS * self.store.manifest.block_rows
         rows = min(self.settings.window_rows + chunk, self.store.manifest.images)
-        needed = 2 * rows * 2 * width * item
+        needed = 2 * rows * row_bytes
         if needed > budget:
-            fits = max(1, self.settings.window_rows * budget // needed)
+            fits = budget // (2 * row_bytes) - chunk
+            smaller = f"--shuffler-size {fits} or " if fits > 0 else ""
             raise BudgetError(
-                f"{self.store.path}: two windows of {rows} particles take {needed >> 20} MB, "
-                f"--memory allows {budget >> 20} MB; give --shuffler-size {fits} or more memory"
+                f"{self.store.path}: two windows of {rows} particles take {needed / 1e6:.3g} MB, "
+                f"--memory allows {budget / 1e6:.3g} MB; give {smaller}more memory"
             )
 
 

@@ -62,7 +62,7 @@ def circular_correlation(latent: Float[Tensor, "N Z"], angle_rad: Float[Tensor, 
 def knn_r2(
     latent: Float[Tensor, "N Z"], target: Float[Tensor, "N C"], neighbours: int = 20
 ) -> float:
-    """Return R^2 of the mean over each particle's nearest neighbours in the latent, itself left out.
+    """Return R^2 of the mean over each particle's nearest others in the latent.
 
     Sees any continuous relation, also a curved or folded one. For a circular coordinate give
     (cos, sin) as the target.

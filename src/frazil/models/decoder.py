@@ -66,7 +66,7 @@ class Decoder(nn.Module):
         of_features, of_z = self._split_first_layer(z)
         first = nn.functional.linear(features, self.features.interleave(of_features))
         # 3. The rest of the network, and the conjugate where the point was mirrored.
-        values = self.mlp.after_first(first.add_(of_z[:, None])).float()  # (B, P, 2)
+        values = self.mlp.after_first(first.add_(of_z[:, None])).to(rotations.dtype)  # (B, P, 2)
         return torch.complex(values[..., 0], values[..., 1] * mirror)
 
     def at_points(self, points: Tensor, z: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
         features = self.features.at_points(points * mirror[:, None])
         of_features, of_z = self._split_first_layer(z[None])
         first = nn.functional.linear(features, of_features) + of_z
-        values = self.mlp.after_first(first).float()  # (M, 2)
+        values = self.mlp.after_first(first).to(points.dtype)  # (M, 2)
         return torch.complex(values[:, 0], values[:, 1] * mirror)
 
     def _split_first_layer(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,5 +46,5 @@ class Encoder(nn.Module):
     def forward(self, hartley: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu (B, Z) and log variance (B, Z) of Hartley values (B, 2P)."""
         visible = hartley if self.sees_all else hartley.index_select(1, self.seen)
-        mu, logvar = self.mlp(visible).float().chunk(2, dim=1)
+        mu, logvar = self.mlp(visible).to(hartley.dtype).chunk(2, dim=1)
         return mu, logvar

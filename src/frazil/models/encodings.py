@@ -80,7 +80,7 @@ class GaussianFeatures(nn.Module):
 
     def interleave(self, weight: Tensor) -> Tensor:
         """Return the columns of (H, 2F) weights for [sin, cos] in the order of `on_slices`."""
-        sine, cosine = weight.unflatten(1, (2, -1)).unbind(1)  # (H, F) each
+        sine, cosine = weight.chunk(2, dim=1)  # (H, F) each
         return torch.stack([cosine, sine], dim=-1).flatten(1)
 
 

@@ -1,40 +1,18 @@
 """cryoDRGN's variational autoencoder of images with known poses.
 
-Owns: the sizes (`ModelConfig`) and the three public maps: image to latent, latent to slices,
-latent to points. Does not own: the loss (`losses`) and training (`frazil.engines.vae`).
+Owns: the three public maps: image to latent, latent to slices, latent to points. Does not own: the
+sizes (`config`), the loss (`losses`) and training (`frazil.engines.vae`).
 """
-
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from frazil.errors import InputError
 from frazil.geometry.packing import HalfDisc
+from frazil.models.config import ModelConfig
 from frazil.models.decoder import Decoder
 from frazil.models.encoder import Encoder
 from frazil.models.encodings import make_features
-from frazil.settings import Settings
-
-
-class ModelConfig(Settings):
-    """Sizes of the VAE; what config.json keeps under "model".
-
-    `pe_dim` None means D/2; `enc_mask` (px) None means D/2, and -1 no mask: both are the whole
-    disc.
-    """
-
-    zdim: int
-    enc_dim: int = 1024
-    enc_layers: int = 3
-    dec_dim: int = 1024
-    dec_layers: int = 3
-    pe_type: str = "gaussian"
-    pe_dim: int | None = None
-    feat_sigma: float = 0.5
-    enc_mask: int | None = None
-    activation: Literal["relu", "leaky_relu"] = "relu"
-    domain: Literal["fourier"] = "fourier"
 
 
 class VAE(nn.Module):

@@ -3,7 +3,9 @@
 Owns: their names, chunks and resumption. Does not own: the transform (`steps`).
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -25,7 +27,11 @@ BLOCK_BYTES = 16 << 20
 
 
 def write_fourier_stacks(
-    table: ParticleTable, out: Path, settings: PackSettings, chunk: int
+    table: ParticleTable,
+    out: Path,
+    settings: PackSettings,
+    chunk: int,
+    say: Callable[[str], None] = print,
 ) -> Path:
     """Write the Hartley transforms of all particles in row order; return the list X.ft.txt.
 
@@ -34,11 +40,13 @@ def write_fourier_stacks(
     table : particles; of the metadata only the pixel size travels (into the headers).
     out : X.mrcs or X.txt; only X counts. Its folder is made when absent.
     chunk : images per stack.
+    say : takes the line about images with non-finite pixels, which are written as zeros.
 
     Raises
     ------
     OutputExistsError : X.ft.txt exists (unless `settings.overwrite`).
-    InputError : box odd or too large, or the input is transformed already.
+    InputError : box odd or too large, the input is transformed already, or an image has
+        non-finite pixels under `settings.strict`.
 
     An interrupted run leaves whole stacks only; the same call goes on after them.
     """
@@ -58,46 +66,79 @@ def write_fourier_stacks(
 
     journal = stem.with_name(f".{stem.name}.ft.json")
     identity = msgspec.json.encode([image_fingerprint(table, settings), chunk])
-    if not (journal.exists() and journal.read_bytes() == identity):
-        for old in stem.parent.glob(f"{stem.name}.*.ft.mrcs"):
-            if settings.overwrite or journal.exists():
-                old.unlink()
-            else:
-                raise OutputExistsError(f"{old}: exists already; give --overwrite to replace it")
-        write_bytes_atomic(journal, identity)
+    continued = journal.exists() and journal.read_bytes() == identity
+    for old in _leftovers(stem, everything=not continued):
+        if not (settings.overwrite or old.name.startswith(".")):
+            raise OutputExistsError(
+                f"{old}: exists already (other settings, or not finished); "
+                "give --overwrite to replace it"
+            )
+        old.unlink()
+    write_bytes_atomic(journal, identity)
+    listing.unlink(missing_ok=True)
+    job = _Job(images, transform, settings, pixel_size_ang)
     names = []
     for start in range(0, len(table), chunk):
         path = stem.with_name(f"{stem.name}.{start // chunk}.ft.mrcs")
         names.append(path.name)
-        rows = np.arange(start, min(start + chunk, len(table)))
         if not path.exists():
-            _write_stack(path, images, transform, rows, (pixel_size_ang, settings.max_threads))
+            job.write_stack(path, np.arange(start, min(start + chunk, len(table))))
     write_text_atomic(listing, "\n".join(names) + "\n")
     journal.unlink()
+    if job.zeroed:
+        shown = ", ".join(map(str, job.zeroed[:5])) + (", ..." if len(job.zeroed) > 5 else "")
+        say(f"{len(job.zeroed)} images with non-finite pixels are zero: rows {shown} (0-based)")
     return listing
 
 
-def _write_stack(
-    path: Path,
-    images: ImageSource,
-    transform: ImageTransform,
-    rows: np.ndarray,
-    how: tuple[float, int],
-) -> None:
-    pixel_size_ang, threads = how
-    side = transform.box_px + 1
-    block = max(1, BLOCK_BYTES // (4 * images.box_px**2))
-    parts = np.split(rows, range(block, len(rows), block))
+def _leftovers(stem: Path, everything: bool) -> list[Path]:
+    """Return the temporary stacks of X, and with `everything` its finished ones.
 
-    def work(part: np.ndarray) -> np.ndarray:
-        return hartley_images(torch.from_numpy(images.read(part)), transform).numpy()
+    X.1.ft.mrcs belongs to X; X.b.1.ft.mrcs is of a set called X.b.
+    """
+    name = rf"{re.escape(stem.name)}\.\d+\.ft\.mrcs"
+    killed = re.compile(rf"\.{name}\.[0-9a-f]+\.mrcs")
+    whole = re.compile(name)
+    return sorted(
+        path
+        for path in stem.parent.iterdir()
+        if killed.fullmatch(path.name) or (everything and whole.fullmatch(path.name))
+    )
 
-    def blocks() -> Iterator[np.ndarray]:
-        yield from progress(ordered_map(work, parts, threads), path.name, "block", len(parts))
 
-    with (
-        one_torch_thread(),
-        StackWriter(path, (side, side), len(rows), pixel_size_ang) as writer,
-    ):
-        for transformed in blocks():
-            writer.write(transformed)
+@dataclass
+class _Job:
+    """What all stacks of one call share; `zeroed` are the rows written as zeros."""
+
+    images: ImageSource
+    transform: ImageTransform
+    settings: PackSettings
+    pixel_size_ang: float
+    zeroed: list[int] = field(default_factory=list)
+
+    def write_stack(self, path: Path, rows: np.ndarray) -> None:
+        """Transform the images of some rows into one stack."""
+        side = self.transform.box_px + 1
+        block = max(1, BLOCK_BYTES // (4 * self.images.box_px**2))
+        parts = np.split(rows, range(block, len(rows), block))
+        with (
+            one_torch_thread(),
+            StackWriter(path, (side, side), len(rows), self.pixel_size_ang) as writer,
+        ):
+            done = ordered_map(self._transformed, parts, self.settings.max_threads)
+            for transformed, bad in progress(done, path.name, "block", len(parts)):
+                self.zeroed += bad
+                writer.write(transformed)
+
+    def _transformed(self, rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        images = torch.from_numpy(self.images.read(rows))
+        transformed = hartley_images(images, self.transform)
+        bad = ~transformed.flatten(1).isfinite().all(dim=1)
+        bad_rows = rows[bad.numpy()].tolist()
+        if bad_rows and self.settings.strict:
+            raise InputError(
+                f"{self.images.origin}: row {bad_rows[0]} (0-based) has non-finite pixels; "
+                "leave --strict out to write zeros for it and go on"
+            )
+        transformed[bad] = 0
+        return transformed.numpy(), bad_rows

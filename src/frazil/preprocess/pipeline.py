@@ -28,6 +28,7 @@ from frazil.preprocess.parallel import one_torch_thread, ordered_map, progress
 from frazil.preprocess.settings import WINDOW_OUTER, PackSettings
 from frazil.preprocess.statistics import (
     ShellStatistics,
+    constant_images,
     image_gains,
     reference_shell_rms,
     shell_power,
@@ -77,8 +78,8 @@ def pack(
 
     Raises
     ------
-    InputError : box odd or too large, mixed pixel sizes, no particles, non-finite images under
-        `strict`.
+    InputError : box odd or too large, mixed pixel sizes, no particles, poses or CTF in some rows
+        only, non-finite images under `strict`.
     OutputExistsError, CorruptDataError, BudgetError, MissingFileError : see `StoreWriter`,
         `open_images`.
     """
@@ -120,6 +121,12 @@ class _Packing:
 
     def __init__(self, table: ParticleTable, images: ImageSource, settings: PackSettings) -> None:
         self.table, self.images, self.settings = table, images, settings
+        # Asked before anything is read: a mixture is refused.
+        self.has_pose, self.has_shift, self.has_ctf = (
+            table.has_pose,
+            table.has_shift,
+            table.has_ctf,
+        )
         self.distinct = DistinctImages.of(table)
         self.transform = plan_transform(settings, images.box_px, images.domain)
         self.counts = shell_counts(self.transform.box_px)
@@ -197,29 +204,29 @@ class _Packing:
 
         def work(start: int) -> np.ndarray:
             rows = self.distinct.rows[chosen[start : start + task]]
-            return shell_power(self._packed(rows), self.transform.disc)
+            images = torch.from_numpy(self.images.read(rows))
+            return shell_power(packed_coefficients(images, self.transform), self.transform.disc)
 
         starts = range(0, count, task)
         parts = ordered_map(work, starts, self.settings.max_threads)
         power = list(progress(parts, "sampling", "block", len(starts)))
         return reference_shell_rms(np.concatenate(power), self.counts)
 
-    def _packed(self, rows: np.ndarray) -> torch.Tensor:
-        return packed_coefficients(torch.from_numpy(self.images.read(rows)), self.transform)
-
     def _block(
         self, rows: np.ndarray, groups: np.ndarray, reference: np.ndarray, codec: Codec
     ) -> "_Block":
         """Return the records, facts and statistics of some images."""
         disc = self.transform.disc
-        packed = self._packed(rows)
+        images = self.images.read(rows)
+        packed = packed_coefficients(torch.from_numpy(images), self.transform)
         power = shell_power(packed, disc)
         total = power.sum(1)
         facts = np.zeros(len(rows), FACTS_DTYPE)
         exact = codec.precision == "float32"  # stored as it is
         facts["gain"] = 1 if exact else image_gains(power, reference, self.counts)
         facts["flags"] |= np.where(np.isfinite(total), 0, FLAG_NONFINITE).astype(np.uint32)
-        facts["flags"] |= np.where(total == 0, FLAG_CONSTANT, 0).astype(np.uint32)
+        constant = constant_images(images) | (total == 0)
+        facts["flags"] |= np.where(constant, FLAG_CONSTANT, 0).astype(np.uint32)
         finite = np.isfinite(total)
         if not finite.all():
             packed[torch.from_numpy(~finite)] = 0
@@ -307,9 +314,9 @@ class _Packing:
             ],
             groups=list(table.groups),
             blob_sign=table.blob_sign,
-            has_pose=table.has_pose,
-            has_shift=table.has_shift,
-            has_ctf=table.has_ctf,
+            has_pose=self.has_pose,
+            has_shift=self.has_shift,
+            has_ctf=self.has_ctf,
             rows_in=len(rows) + sum(dropped.values()),
             dropped=dropped,
             flagged={name: int((rows["flags"] & bit > 0).sum()) for name, bit in flags.items()},
@@ -336,12 +343,10 @@ def open_or_pack(
     replaced.
     """
     if (out / MANIFEST_NAME).is_file():
+        table = used_sources(table)
         store = ParticleStore.open(out)
-        if store.manifest.fingerprint == image_fingerprint(used_sources(table), settings):
-            rows = table.rows.copy()
-            for column in ("shard", "slot", "image_gain", "flags"):
-                rows[column] = store.rows[column]
-            return store.with_rows(rows)
+        if store.manifest.fingerprint == image_fingerprint(table, settings):
+            return store.with_rows(table.rows)
         settings = msgspec.structs.replace(settings, overwrite=True)
     return pack(table, out, settings, command=command)
 

@@ -16,9 +16,9 @@ class ImageSettings(Settings, frozen=True, kw_only=True):
     """What is done to each image."""
 
     box_px: Annotated[
-        int,
+        int | None,
         option("-D", unit="px", metavar="D", help="new box size, even; default: as it is", ge=4),
-    ] | None = None
+    ] = None
     window: Annotated[bool, option("--no-window", help="turn the real-space window off")] = True
     window_r: Annotated[
         float,

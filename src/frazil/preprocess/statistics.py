@@ -20,6 +20,18 @@ def shell_power(packed: Tensor, disc: HalfDisc) -> np.ndarray:
     return sums.index_add_(1, disc.shell - 1, power).numpy()
 
 
+def constant_images(images: np.ndarray) -> np.ndarray:
+    """Return (n,) bool: all pixels of an image (n, side, side) are equal.
+
+    One row of each image tells nearly all that are not; only the others are read whole.
+    """
+    middle = images[:, images.shape[1] // 2]
+    constant = (middle == middle[:, :1]).all(axis=1)
+    for i in np.flatnonzero(constant):
+        constant[i] = (images[i] == images[i, 0, 0]).all()
+    return constant
+
+
 def reference_shell_rms(power: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return (S,) the RMS of |F| that most images have, from sums of power (n, S) of a sample.
 

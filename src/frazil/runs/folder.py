@@ -162,6 +162,7 @@ def _load(path: Path, run: Run) -> NDArray[Any]:
         epochs = ", ".join(map(str, run.epochs())) or "none"
         raise MissingFileError(f"{path}: no such file; epochs with weights: {epochs}")
     try:
-        return np.load(path, allow_pickle=False)
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise CorruptDataError(f"{path}: is not a whole .npy file ({error})") from error
+    return array

@@ -150,11 +150,6 @@ def build_simulation(settings: SimulateSettings) -> Simulation:
         raise InputError(f"-D {settings.box_px}: the box must be even; give {settings.box_px + 1}")
     if settings.stacks > settings.num:
         raise InputError(f"--stacks {settings.stacks}: more stacks than -n {settings.num} images")
-    for flag, value in (("--apix", settings.apix_ang), ("--sigma", settings.sigma_ang)):
-        if value is not None and not value > 0:
-            raise InputError(f"{flag} {value}: must be positive")
-    if settings.states is not None and settings.states < 1:
-        raise InputError(f"--states {settings.states}: give at least one")
     if settings.moving is not None and settings.structure is None:
         raise InputError("--moving: names a part of a structure file; give --structure")
     if settings.structure is None:

@@ -12,7 +12,7 @@ Coarse = Literal["residue", "atom"]
 NoiseKind = Literal["white", "coloured"]
 
 
-class SimulateSettings(Settings, frozen=True):
+class SimulateSettings(Settings, frozen=True, kw_only=True):
     """What to simulate; the flags of `frazil simulate`."""
 
     num: Annotated[int, option("-n", "--num", help="number of images", ge=1)] = 1000
@@ -24,6 +24,7 @@ class SimulateSettings(Settings, frozen=True):
             "--Apix",
             help="pixel size; by default the molecule spans two thirds of the box",
             unit="A/px",
+            gt=0,
         ),
     ] = None
     snr: Annotated[
@@ -61,10 +62,10 @@ class SimulateSettings(Settings, frozen=True):
     ] = 360.0
     states: Annotated[
         int | None,
-        option("--states", help="number of discrete states (hinge: continuous by default)"),
+        option("--states", help="number of discrete states (hinge: continuous by default)", ge=1),
     ] = None
     state_weights: Annotated[
-        tuple[float, ...], option("--state-weights", help="relative occupancy of each state")
+        tuple[float, ...], option("--state-weights", help="relative occupancy of each state", ge=0)
     ] = ()
     sigma_ang: Annotated[
         float | None,
@@ -72,6 +73,7 @@ class SimulateSettings(Settings, frozen=True):
             "--sigma",
             help="width of the Gaussians (default: 1 px, at least 2 A)",
             unit="A",
+            gt=0,
         ),
     ] = None
     shift_px: Annotated[
@@ -89,7 +91,7 @@ class SimulateSettings(Settings, frozen=True):
     ] = 1
     ctf: Annotated[bool, option("--no-ctf", help="images without a CTF")] = True
     defocus_um: Annotated[
-        tuple[float, float], option("--defocus-um", help="range of underfocus", unit="um")
+        tuple[float, float], option("--defocus-um", help="range of underfocus", unit="um", ge=0)
     ] = (1.0, 2.5)
     astigmatism_ang: Annotated[
         float, option("--astigmatism", help="mean of defocus U - V", unit="A", ge=0)

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
+from frazil.io.atomic import write_bytes_atomic
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -141,7 +142,7 @@ def check_box(box_px: int, largest_px: int, of_what: str) -> None:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json, indented for people, into an unfinished store's folder."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    (folder / MANIFEST_NAME).write_bytes(text + b"\n")
+    write_bytes_atomic(folder / MANIFEST_NAME, text + b"\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -162,12 +163,36 @@ def read_manifest(folder: Path) -> Manifest:
         raise MissingFileError(f"{folder}: not a particle store (no {MANIFEST_NAME} in it)")
     text = path.read_bytes()
     try:
-        version = msgspec.json.decode(text, type=dict[str, msgspec.Raw])["format"]
-        if int(bytes(version)) > FORMAT_VERSION:
+        version = msgspec.json.decode(text, type=_Version).format
+        if version > FORMAT_VERSION:
             raise InputError(
-                f"{path}: format {bytes(version).decode()} is newer than this program reads "
+                f"{path}: format {version} is newer than this program reads "
                 f"({FORMAT_VERSION}); install a newer frazil"
             )
-        return msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, KeyError) as error:
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except msgspec.DecodeError as error:
         raise CorruptDataError(f"{path}: cannot be read ({error}); pack again") from error
+    _check_consistent(path, manifest)
+    return manifest
+
+
+class _Version(msgspec.Struct, frozen=True):
+    format: int
+
+
+def _check_consistent(path: Path, manifest: Manifest) -> None:
+    """Raise CorruptDataError when figures of a manifest contradict each other."""
+    shells = manifest.shells
+    lengths = {len(shells.step), len(shells.rms), len(shells.error_rms), len(shells.clipped)}
+    edges = [edge for band in manifest.bands for edge in (band.start, band.stop)]
+    agree = (
+        lengths == {manifest.box_px // 2}
+        and sum(manifest.shard_rows) == manifest.images
+        and all(0 < rows <= manifest.rows_per_shard for rows in manifest.shard_rows)
+        and len(edges) > 0
+        and edges[0] == 0
+        and edges[1:-1:2] == edges[2::2]
+        and manifest.block_rows > 0
+    )
+    if not agree:
+        raise CorruptDataError(f"{path}: its figures contradict each other; pack again")

@@ -5,6 +5,7 @@ and batches (`frazil.loader`).
 """
 
 import os
+import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,10 @@ from frazil.io.particles import ParticleTable
 from frazil.store.codec import NUMPY_TYPES, TORCH_TYPES, Codec
 from frazil.store.manifest import Manifest, read_manifest
 from frazil.store.writer import block_checksums, file_checksum, shard_path
+
+_REMEDY = "restore the file or pack again"
+# What numpy raises on the way through a damaged .npy header.
+_BAD_HEADER = (ValueError, TypeError, EOFError, SyntaxError, OverflowError, tokenize.TokenError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +48,18 @@ class ParticleStore:
 
     @classmethod
     def open(cls, path: Path | str) -> "ParticleStore":
-        """Return the store in a folder; reads the manifest, checksums and row headers only.
+        """Return the store in a folder; reads everything but the shards, and checks it.
 
         Raises
         ------
-        MissingFileError : there is no store at `path`.
+        MissingFileError : there is no store at `path`, or a file of it is lost.
         InputError : its format is newer than this program.
-        CorruptDataError : its files do not belong together.
+        CorruptDataError : a file is not the one that was packed.
         """
         folder = Path(path)
         manifest = read_manifest(folder)
+        _check_files(folder, manifest)
+        _check_order(folder / "frequencies.npy", manifest.box_px)
         rows = _open_array(folder / "particles.npy", mmap_mode="r")
         checksums = _open_array(folder / "checksums.npy")
         blocks = [-(-count // manifest.block_rows) for count in manifest.shard_rows]
@@ -62,9 +69,28 @@ class ParticleStore:
         return cls(folder, manifest, rows, checksums, first_block)
 
     def with_rows(self, rows: np.ndarray) -> "ParticleStore":
-        """Return the same store with other metadata rows (poses, CTF), of the same number."""
+        """Return the same store with other metadata (poses, CTF) of the same particles.
+
+        Where a record lies, its gain and its flags stay those of the store.
+
+        Raises
+        ------
+        InputError : another number of rows, or a row that is another image.
+        """
         if len(rows) != len(self.rows):
             raise InputError(f"{self.path}: has {len(self.rows)} particles, not {len(rows)}")
+        other = np.zeros(len(rows), bool)
+        for column in ("source", "index"):
+            other |= rows[column] != self.rows[column]
+        if other.any():
+            raise InputError(
+                f"{self.path}: row {int(np.argmax(other))} (0-based) of the metadata belongs to "
+                f"another image than that of the store ({int(other.sum())} rows do); "
+                "give those of the particles that were packed, in their order"
+            )
+        rows = np.array(rows)
+        for column in ("shard", "slot", "image_gain", "flags"):
+            rows[column] = self.rows[column]
         return replace(self, rows=rows)
 
     def table(self) -> ParticleTable:
@@ -136,9 +162,10 @@ class ParticleStore:
             bad = np.flatnonzero(block_checksums(array, block_rows) != expected)
             if bad.size:
                 row = (first + int(bad[0])) * block_rows
+                last = min(row + block_rows, self.manifest.shard_rows[shard]) - 1
                 raise CorruptDataError(
-                    f"{file.path}: rows {row} to {row + block_rows - 1} of shard {shard}, band "
-                    f"{band} are not what was packed (checksum); restore the file or pack again"
+                    f"{file.path}: rows {row} to {last} of shard {shard}, band {band} are not "
+                    "what was packed (checksum); restore the file or pack again"
                 )
 
     def block_range_rows(self, shard: int, first: int, stop: int) -> int:
@@ -166,10 +193,13 @@ class ParticleStore:
         return out[:, disc_columns(disc, half_disc(box_px))]
 
     def verify(self) -> Iterator[tuple[int, int]]:
-        """Read everything and check it; yields (shard, shards) as it goes on."""
-        for name, expected in self.manifest.file_checksums.items():
-            if file_checksum(self.path / name) != expected:
-                raise CorruptDataError(f"{self.path / name}: is not what was packed; pack again")
+        """Read everything and check it; yields (shard, shards) as it goes on.
+
+        Raises
+        ------
+        MissingFileError, CorruptDataError : see `read_blocks`.
+        """
+        _check_files(self.path, self.manifest)
         bands, shards = len(self.manifest.bands), self.manifest.shard_rows
         for shard, count in enumerate(shards):
             blocks = -(-count // self.manifest.block_rows)
@@ -200,16 +230,18 @@ class _ShardFile:
         try:
             with path.open("rb") as file:
                 version = np.lib.format.read_magic(file)
-                read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-                found_shape, _, found_kind = read(file)
+                if version != (1, 0):
+                    raise ValueError(f"version {version} of .npy")
+                found_shape, by_columns, found_kind = np.lib.format.read_array_header_1_0(file)
                 offset = file.tell()
         except FileNotFoundError as error:
-            raise MissingFileError(f"{path}: a shard is lost; pack again") from error
-        except ValueError as error:
-            raise CorruptDataError(f"{path}: not a shard ({error}); pack again") from error
-        if found_shape != shape or found_kind != kind:
+            raise MissingFileError(f"{path}: a shard is lost; {_REMEDY}") from error
+        except _BAD_HEADER as error:
+            raise CorruptDataError(f"{path}: not a shard ({error}); {_REMEDY}") from error
+        if (found_shape, by_columns, found_kind) != (shape, False, kind):
             raise CorruptDataError(
-                f"{path}: holds {found_shape} {found_kind}, the manifest says {shape} {kind}"
+                f"{path}: holds {found_shape} {found_kind}, the manifest says {shape} {kind}; "
+                f"{_REMEDY}"
             )
         return cls(path, offset, shape[1] * kind.itemsize)
 
@@ -217,12 +249,15 @@ class _ShardFile:
         """Fill a contiguous array with rows from first_row on."""
         view = out.reshape(-1).view(np.uint8).data
         position = self.data_offset + first_row * self.row_bytes
-        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise MissingFileError(f"{self.path}: a shard is lost; {_REMEDY}") from error
         try:
             while view:
                 got = os.preadv(descriptor, [view], position)
                 if got == 0:
-                    raise CorruptDataError(f"{self.path}: ends at byte {position}; pack again")
+                    raise CorruptDataError(f"{self.path}: ends at byte {position}; {_REMEDY}")
                 view, position = view[got:], position + got
         finally:
             os.close(descriptor)
@@ -240,7 +275,22 @@ def disc_columns(larger: HalfDisc, smaller: HalfDisc) -> Tensor:
 def _open_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     try:
         return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: lost; pack again") from error
-    except ValueError as error:
-        raise CorruptDataError(f"{path}: cannot be read ({error}); pack again") from error
+    except _BAD_HEADER as error:
+        raise CorruptDataError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    """Raise unless the files beside the shards are those that were packed."""
+    for name, expected in manifest.file_checksums.items():
+        if file_checksum(folder / name) != expected:
+            raise CorruptDataError(f"{folder / name}: is not what was packed (checksum); {_REMEDY}")
+
+
+def _check_order(path: Path, box_px: int) -> None:
+    """Raise CorruptDataError unless records are in the order of this program's disc."""
+    disc = half_disc(box_px)
+    expected = torch.stack([disc.kx, disc.ky], 1).numpy()
+    if not np.array_equal(_open_array(path), expected):
+        raise CorruptDataError(
+            f"{path}: another order of coefficients than that of a {box_px} px box; {_REMEDY}"
+        )

@@ -22,12 +22,13 @@ import msgspec
 import numpy as np
 import xxhash
 
-from frazil.errors import BudgetError, InputError, OutputExistsError
+from frazil.errors import BudgetError, CorruptDataError, MissingFileError, OutputExistsError
 from frazil.io.atomic import write_bytes_atomic, write_npy_atomic
 from frazil.store.manifest import MANIFEST_NAME, BandRecord, Manifest, write_manifest
 
 SHARD_BYTES = 64 << 20
 BLOCK_ROWS = 64
+_READ_BYTES = 1 << 20
 _JOURNAL = "journal.json"
 # What is found out about an image while it is packed.
 FACTS_DTYPE = np.dtype([("gain", "<f4"), ("flags", "<u4")])
@@ -99,8 +100,20 @@ def block_checksums(rows: np.ndarray, block_rows: int) -> np.ndarray:
 
 
 def file_checksum(path: Path) -> str:
-    """Return the xxh3-64 of a whole small file as 16 hex digits."""
-    return xxhash.xxh3_64_hexdigest(path.read_bytes())
+    """Return the xxh3-64 of a whole file as 16 hex digits.
+
+    Raises
+    ------
+    MissingFileError : the file is not there.
+    """
+    digest = xxhash.xxh3_64()
+    try:
+        with path.open("rb") as file:
+            while part := file.read(_READ_BYTES):
+                digest.update(part)
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: lost; restore the file or pack again") from error
+    return digest.hexdigest()
 
 
 class StoreWriter:
@@ -113,6 +126,7 @@ class StoreWriter:
         ------
         OutputExistsError : `out` exists (unless `overwrite`), another process writes it, or a
             partial store of other settings or sources is there (unless `overwrite`).
+        CorruptDataError : the partial store lost bytes that its journal knows.
         """
         self.out, self.plan, self.overwrite = out, plan, overwrite
         self.folder = partial_path(out)
@@ -120,19 +134,15 @@ class StoreWriter:
             raise OutputExistsError(f"{out}: exists already; give --overwrite to replace it")
         if overwrite and out.exists() and not (out / MANIFEST_NAME).is_file():
             raise OutputExistsError(f"{out}: is not a particle store, so it is not replaced")
+        self.images_done = 0
+        self.state: Any = None
+        self.shard, self.slot = image_places(plan.images, plan.rows_per_shard, plan.seed)
         self._lock = self._take_lock()
         try:
-            journal = self._read_journal()
+            self._begin_or_continue()
         except BaseException:
             self._lock.close()
             raise
-        self.images_done: int = journal.images_done if journal else 0
-        self.state: Any = journal.state if journal else None
-        self.shard, self.slot = image_places(plan.images, plan.rows_per_shard, plan.seed)
-        if journal:
-            self._truncate_buckets()
-        else:
-            self._write_journal()
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -161,7 +171,7 @@ class StoreWriter:
                 _append(self._bucket(shard), records[rows])
             _append(self._facts_path, facts)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise BudgetError(
                     f"{self.folder}: the disk is full after {self.images_done} of "
                     f"{self.plan.images} images; free some space and run the same command to go on"
@@ -205,22 +215,24 @@ class StoreWriter:
             write_npy_atomic(path, array)
             checksums[path.name] = file_checksum(path)
         write_manifest(self.folder, make_manifest(checksums))
-        _fsync(self.folder / MANIFEST_NAME)
-        shutil.rmtree(self.folder / "buckets", ignore_errors=True)
-        for name in (_JOURNAL, "lock"):
-            (self.folder / name).unlink(missing_ok=True)
         self._replace()
         return self.out
 
     def _replace(self) -> None:
-        """Put the finished folder in place of what is at `out`."""
+        """Put the finished folder in place of what is at `out`, then remove what packing needed.
+
+        The journal and the lock go last: a kill before the rename leaves a partial folder that can
+        be finished, and nobody else can begin to write into it.
+        """
         old = self.out.with_name(f".{self.out.name}.old")
-        if self.out.exists():
+        _remove(old)  # of a replacement that was interrupted
+        if self.out.exists() or self.out.is_symlink():
             self.out.rename(old)
         self.folder.rename(self.out)
         _fsync(self.out.parent)
-        if old.exists():
-            shutil.rmtree(old)
+        _remove(old)
+        for name in ("buckets", _JOURNAL, "lock"):
+            _remove(self.out / name)
 
     def _seal(self, shard: int) -> np.ndarray:
         """Write the bands of one shard from its bucket; return its checksums (blocks, bands)."""
@@ -254,15 +266,29 @@ class StoreWriter:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.close()
-            raise OutputExistsError(f"{self.out}: another process is writing it") from error
+            raise OutputExistsError(
+                f"{self.out}: another process is writing it; wait for it, or choose another name"
+            ) from error
         return lock
+
+    def _begin_or_continue(self) -> None:
+        journal = self._read_journal()
+        self._remove_temporaries()
+        if journal is None:
+            self._write_journal()
+            return
+        self.images_done, self.state = journal.images_done, journal.state
+        self._truncate_buckets()
 
     def _read_journal(self) -> _Journal | None:
         path = self.folder / _JOURNAL
         if not path.exists():
             return None
-        journal = msgspec.json.decode(path.read_bytes(), type=_Journal)
-        if journal.plan == self.plan:
+        try:
+            journal = msgspec.json.decode(path.read_bytes(), type=_Journal)
+        except msgspec.DecodeError:  # of another version: as good as other settings
+            journal = None
+        if journal and journal.plan == self.plan:
             return journal
         if not self.overwrite:
             raise OutputExistsError(
@@ -279,25 +305,45 @@ class StoreWriter:
         journal = _Journal(self.plan, self.images_done, self.state)
         write_bytes_atomic(self.folder / _JOURNAL, msgspec.json.encode(journal))
 
+    def _remove_temporaries(self) -> None:
+        """Remove what atomic writes left behind when they were killed."""
+        for folder in (self.folder, self.folder / "shards"):
+            for path in folder.glob(".*"):
+                path.unlink()
+
     def _truncate_buckets(self) -> None:
         """Cut every bucket to the images that the journal knows."""
-        if self._facts_path.exists():
-            os.truncate(self._facts_path, self.images_done * FACTS_DTYPE.itemsize)
+        self._truncate(self._facts_path, self.images_done * FACTS_DTYPE.itemsize)
         shards = len(self.plan.shard_rows)
         counts = np.bincount(self.shard[: self.images_done], minlength=shards)
-        for shard, count in enumerate(counts):
-            bucket, size = self._bucket(shard), int(count) * self.plan.record_bytes
-            if bucket.exists():
-                if bucket.stat().st_size < size:
-                    raise InputError(f"{bucket}: shorter than its journal; remove {self.folder}")
-                os.truncate(bucket, size)
-            elif size and not shard_path(self.folder, shard, len(self.plan.bands) - 1).exists():
-                raise InputError(f"{bucket}: lost; remove {self.folder} and pack again")
+        for shard, count in enumerate(counts.tolist()):
+            bucket = self._bucket(shard)
+            last_band = shard_path(self.folder, shard, len(self.plan.bands) - 1)
+            if bucket.exists() or not last_band.exists():
+                self._truncate(bucket, count * self.plan.record_bytes)
+
+    def _truncate(self, path: Path, size_bytes: int) -> None:
+        found = path.stat().st_size if path.exists() else 0
+        if found < size_bytes:
+            raise CorruptDataError(
+                f"{path}: holds {found} bytes, its journal says {size_bytes}; "
+                f"remove {self.folder} and pack again"
+            )
+        if found > size_bytes:
+            os.truncate(path, size_bytes)
 
 
 def _append(path: Path, array: np.ndarray) -> None:
     with path.open("ab") as file:
         file.write(np.ascontiguousarray(array).view(np.uint8).data)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, link or folder that may not be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:

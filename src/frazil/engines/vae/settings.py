@@ -8,19 +8,21 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from frazil.models.config import ModelConfig
 from frazil.settings import Settings, option
+from frazil.store.manifest import Precision
 
 
-class ModelSettings(Settings):
+class ModelSettings(Settings, frozen=True, kw_only=True):
     """Sizes of the networks."""
 
     zdim: Annotated[int, option("--zdim", metavar="Z", help="dimension of the latent", ge=1)]
     enc_layers: Annotated[
         int, option("--enc-layers", metavar="L", help="residual layers of the encoder", ge=0)
     ] = 3
-    enc_dim: Annotated[
-        int, option("--enc-dim", metavar="H", help="width of the encoder", ge=1)
-    ] = 1024
+    enc_dim: Annotated[int, option("--enc-dim", metavar="H", help="width of the encoder", ge=1)] = (
+        1024
+    )
     enc_mask: Annotated[
         int | None,
         option(
@@ -35,9 +37,9 @@ class ModelSettings(Settings):
     dec_layers: Annotated[
         int, option("--dec-layers", metavar="L", help="residual layers of the decoder", ge=0)
     ] = 3
-    dec_dim: Annotated[
-        int, option("--dec-dim", metavar="H", help="width of the decoder", ge=1)
-    ] = 1024
+    dec_dim: Annotated[int, option("--dec-dim", metavar="H", help="width of the decoder", ge=1)] = (
+        1024
+    )
     pe_type: Annotated[
         str, option("--pe-type", metavar="TYPE", help="positional features; gaussian only")
     ] = "gaussian"
@@ -53,7 +55,7 @@ class ModelSettings(Settings):
     ] = "relu"
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(Settings, frozen=True, kw_only=True):
     """How the networks are trained."""
 
     epochs: Annotated[
@@ -93,15 +95,15 @@ class TrainingSettings(Settings):
     amp: Annotated[
         bool, option("--no-amp", help="no bfloat16, even where the processor has it")
     ] = True
-    device: Annotated[
-        str, option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    ] = "auto"
+    device: Annotated[str, option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N")] = (
+        "auto"
+    )
     z_pkl: Annotated[
         bool, option("--z-pkl", help="write the latents as cryoDRGN's z.N.pkl, too")
     ] = False
 
 
-class DataSettings(Settings):
+class DataSettings(Settings, frozen=True, kw_only=True):
     """Which particles are trained, and how they are prepared."""
 
     particles: Annotated[
@@ -140,6 +142,9 @@ class DataSettings(Settings):
         float,
         option("--window-r", metavar="R", help="where the window begins to fall", ge=0, le=0.98),
     ] = 0.85
+    precision: Annotated[
+        Precision, option("--precision", help="numbers kept per coefficient when packing")
+    ] = "int8"
     cache: Annotated[
         str | None,
         option("--cache", metavar="DIR", help="keep the packed store here; default: the outdir"),
@@ -157,14 +162,14 @@ class DataSettings(Settings):
     ] = None
 
 
-class FormerSettings(Settings):
+class FormerSettings(Settings, frozen=True, kw_only=True):
     """Flags of cryoDRGN that change nothing here; each says so when it is given."""
 
     lazy: Annotated[bool, option("--lazy", help="no effect")] = False
     preprocessed: Annotated[bool, option("--preprocessed", help="no effect")] = False
-    num_workers: Annotated[
-        int | None, option("--num-workers", metavar="N", help="no effect")
-    ] = None
+    num_workers: Annotated[int | None, option("--num-workers", metavar="N", help="no effect")] = (
+        None
+    )
     multigpu: Annotated[bool, option("--multigpu", help="no effect yet: one device")] = False
 
     def remarks(self) -> list[str]:
@@ -181,7 +186,7 @@ _REMARKS = {
 }
 
 
-class VaeSettings(Settings):
+class VaeSettings(Settings, frozen=True, kw_only=True):
     """All that decides a run of the VAE."""
 
     model: ModelSettings
@@ -194,26 +199,45 @@ class VaeSettings(Settings):
         given = self.training.beta
         return 1 / self.model.zdim if given is None else given
 
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Return all fields by part and name, as config.json gives them back."""
+        fields: dict[str, dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(self))
+        return fields
 
-# What may differ between a run and its continuation: how far, how often, where and how fast.
+    def model_config(self) -> ModelConfig:
+        """Return the sizes that `frazil.models` builds from."""
+        return ModelConfig(**msgspec.structs.asdict(self.model))
+
+
+# What may differ between a run and its continuation: how far, how often, where, how fast, and the
+# names of files, whose content is compared instead (`start.data_digest`).
 _FREE = {
+    "model": set[str](),
     "training": {"epochs", "checkpoint", "log_interval", "device", "z_pkl", "load"},
-    "data": {"datadir", "memory", "max_threads", "cache"},
+    "data": {
+        "particles",
+        "poses",
+        "ctf",
+        "ind",
+        "datadir",
+        "cache",
+        "memory",
+        "max_threads",
+    },
 }
 
 
 def differing_names(now: VaeSettings, before: dict[str, Any]) -> list[str]:
-    """Return the names of settings that forbid going on with a run, as "name (was X, is Y)".
+    """Return the settings that forbid going on with a run, as "name (was X, is Y)".
 
     Parameters
     ----------
     before : "settings" of the run's config.json.
     """
     found = []
-    for part, fields in msgspec.to_builtins(now).items():
+    for part, fields in now.to_json().items():
         earlier = before.get(part, {})
         for name, value in fields.items():
-            if name in _FREE.get(part, ()) or earlier.get(name) == value:
-                continue
-            found.append(f"{name} (was {earlier.get(name)}, is {value})")
+            if name not in _FREE[part] and earlier.get(name) != value:
+                found.append(f"{name} (was {earlier.get(name)}, is {value})")
     return found

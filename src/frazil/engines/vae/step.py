@@ -91,7 +91,8 @@ def training_step(
     noise = torch.randn(shape, generator=generator, device=generator.device)
     result = batch_losses(model, batch, noise, bfloat16)
     optimiser.zero_grad(set_to_none=True)
-    total_loss(result.error, result.divergence, beta, len(model.disc)).backward()
+    loss = total_loss(result.error, result.divergence, beta, len(model.disc))
+    torch.autograd.backward(loss)
     optimiser.step()
     return StepResult(
         result.error.detach(),

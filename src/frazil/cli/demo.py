@@ -1,0 +1,55 @@
+"""Run the whole workflow on a simulated molecule with a moving arm, and say where to look.
+
+Every step is an ordinary command, printed before it runs.
+"""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from frazil.errors import FrazilError
+
+# (what a step leaves behind, the step)
+STEPS = (
+    (
+        "particles/simulation.json",
+        "simulate -n {images} -D 64 --swing 120 --snr 0.1 -o {out}/particles",
+    ),
+    ("particles.frz", "preprocess {out}/particles/particles.star -o {out}/particles.frz"),
+    ("consensus/backproject.mrc", "backproject_voxel {out}/particles.frz -o {out}/consensus"),
+    (
+        "train/weights.{epochs}.safetensors",
+        "train_vae {out}/particles.frz --zdim 2 -n {epochs} --lr 5e-4 --enc-dim 128 --dec-dim 128"
+        " --no-analysis -o {out}/train",
+    ),
+    (
+        "train/analyze.{epochs}/report.html",
+        "analyze {out}/train {epochs} --ksample 6 --pc 1 --n-per-pc 6",
+    ),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of demo."""
+    parser.add_argument("-o", default="demo", metavar="DIR", help="folder (default: demo)")
+    parser.add_argument("--images", type=int, default=3000, help="images (default: 3000)")
+    parser.add_argument("--epochs", type=int, default=6, help="epochs (default: 6)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the steps one after another."""
+    from frazil.cli.main import main
+
+    out = Path(args.o)
+    out.mkdir(parents=True, exist_ok=True)
+    values = {"out": shlex.quote(str(out)), "images": args.images, "epochs": args.epochs}
+    for leaves, step in STEPS:
+        words = step.format(**values)
+        print(f"\n$ frazil {words}", flush=True)
+        if (out / leaves.format(**values)).exists():
+            print("(done already)")
+        elif main(shlex.split(words)) != 0:
+            raise FrazilError("the step above failed; the demo stops here")
+    report = out / STEPS[-1][0].format(**values)
+    print(f"\nLook at {report.resolve()} in a browser.")
+    print(f"Consensus map: {out}/consensus; volumes: {report.parent}; truth: {out}/particles/truth")

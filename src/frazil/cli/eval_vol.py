@@ -1,0 +1,81 @@
+"""Write volumes of a trained model at points of its latent space.
+
+RUN is a run folder (its last epoch, or --epoch N), or a weights.N.safetensors.
+
+  frazil eval_vol 00_vae -o vol.mrc -z 0 0 0 0
+  frazil eval_vol 00_vae -o path/ --z-start 0 -1 --z-end 1 1 -n 10
+  frazil eval_vol 00_vae -o volumes/ --zfile 00_vae/analyze.20/kmeans20/centers.txt
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from frazil.cli.flags import add_settings, read_settings
+from frazil.errors import InputError, OutputExistsError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of eval_vol."""
+    from frazil.analysis.settings import VolumeSettings
+
+    # argparse takes -0.5 for a number but -1e-05 for a flag.
+    parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+    parser.add_argument("model", type=Path, metavar="RUN|WEIGHTS", help="run folder or weights")
+    parser.add_argument("-c", "--config", type=Path, help="config.json of the weights, if apart")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="X.mrc for one z, or folder")
+    parser.add_argument("--epoch", type=int, metavar="N", help="epoch of a run (default: last)")
+    parser.add_argument("--overwrite", action="store_true", help="replace volumes that are there")
+    parser.add_argument("--prefix", default="vol_", help="of names in a folder (default: vol_)")
+    points = parser.add_argument_group("latent points, one of")
+    which = points.add_mutually_exclusive_group(required=True)
+    which.add_argument("-z", nargs="+", type=float, metavar="Z", help="one point")
+    which.add_argument("--zfile", type=Path, help="text file, one point per line")
+    which.add_argument("--z-start", nargs="+", type=float, metavar="Z", help="begin of a path")
+    points.add_argument("--z-end", nargs="+", type=float, metavar="Z", help="end of the path")
+    points.add_argument("-n", type=int, default=10, help="points on the path (default: 10)")
+    add_settings(parser, VolumeSettings)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate the model and write."""
+    from frazil.analysis import volumes
+    from frazil.analysis.settings import VolumeSettings
+    from frazil.engines.vae.load import load_model
+
+    settings = read_settings(args, VolumeSettings)
+    points, origin = _points(args)
+    model, config = load_model(args.model, args.epoch, args.config)
+    volumes.check_latent_points(points, model.config.zdim, origin)
+    grid = volumes.TrainedGrid.from_config(config)
+    single = args.out.suffix == ".mrc"
+    if single and len(points) > 1:
+        raise InputError(f"-o {args.out}: {len(points)} volumes are asked for; give a folder")
+    names = volumes.volume_names(len(points), settings.first_index, args.prefix)
+    paths = [args.out] if single else [args.out / name for name in names]
+    there = [path for path in paths if path.exists()]
+    if there and not args.overwrite:
+        raise OutputExistsError(f"{there[0]}: is there already; give --overwrite")
+    if single:
+        volumes.write_one_volume(model, points[0], grid, settings, args.out)
+    else:
+        volumes.write_volumes(model, points, grid, settings, args.out, args.prefix)
+    print(f"wrote {len(paths)} volume(s): {args.out}")
+
+
+def _points(args: argparse.Namespace) -> tuple[Any, str]:
+    """Return the latent points (K, Z) asked for, and the flag they came from."""
+    import numpy as np
+
+    from frazil.analysis.volumes import latent_path, read_latent_points
+
+    if args.z_start is None and args.z_end is not None:
+        raise InputError("--z-end: give --z-start, too, and neither -z nor --zfile")
+    if args.z is not None:
+        return np.asarray([args.z], np.float32), "-z"
+    if args.zfile is not None:
+        return read_latent_points(args.zfile), f"--zfile {args.zfile}"
+    if args.z_end is None:
+        raise InputError("--z-start: give --z-end, too")
+    return latent_path(args.z_start, args.z_end, args.n), "--z-start"
