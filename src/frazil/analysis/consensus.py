@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from frazil.analysis.plots import fsc_figure, save_figure
+from frazil.analysis.plots import fsc_figure, pose_figure, save_figure
 from frazil.engines.backproject import Reconstruction
 from frazil.io.atomic import write_text_atomic
 from frazil.io.mrc_writer import write_volume
@@ -24,9 +24,10 @@ def write_consensus(
     pixel_size_ang: float,
     out: Path,
     facts: dict[str, Any],
+    rotations: torch.Tensor,
     with_fsc: bool = True,
 ) -> list[str]:
-    """Write map, half maps, their FSC, a plot and backproject.json; return lines to say.
+    """Write map, half maps, their FSC, plots and backproject.json; return lines to say.
 
     Parameters
     ----------
@@ -34,6 +35,7 @@ def write_consensus(
     pixel_size_ang : for the headers and the resolutions, A.
     out : folder, which exists. backproject.json is written last.
     facts : what else belongs into backproject.json.
+    rotations : (n, 3, 3) that were used; their viewing directions are drawn into poses.png.
     with_fsc : compare the half maps.
     """
     named = dict(zip(("half_map_a.mrc", "half_map_b.mrc"), result.halves, strict=False))
@@ -52,6 +54,7 @@ def write_consensus(
         )
         save_figure(figure, out / "fsc-plot.png")
         lines += resolution_lines(curve, box_px, pixel_size_ang)
+    save_figure(pose_figure(rotations.numpy()), out / "poses.png")
     write_text_atomic(out / "backproject.json", json.dumps(facts, indent=1) + "\n")
     return lines
 

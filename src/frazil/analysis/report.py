@@ -31,7 +31,7 @@ code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: an
 .facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 .plots { grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); }
 .volumes { grid-template-columns: repeat(auto-fill, minmax(520px, 1fr)); }
-.particles { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); }
+.particles { grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); }
 @media (max-width: 600px) { .plots, .volumes { grid-template-columns: 1fr; } }
 .plot { background: #ffffff; max-width: 620px; width: 100%; justify-self: center; }
 .plot.broad { max-width: none; grid-column: 1 / -1; }
@@ -46,6 +46,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 500; }
 tr:last-child td { border-bottom: none; }
+.files td { text-align: left; }
 """
 
 

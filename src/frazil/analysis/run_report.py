@@ -149,7 +149,7 @@ def files(run: Run, out: Path, described: Sequence[tuple[str, str]]) -> report.S
 def _identity(store: ParticleStore, row: int, cluster: int) -> list[str]:
     """Return lines that tell which particle a row is."""
     place = store.rows[row]
-    lines = [f"row {row}, cluster {cluster}"]
+    lines = [f"row {row}", f"cluster {cluster}"]
     if int(place["uid"]):
         lines.append(f"uid {int(place['uid'])}")
     source = int(place["source"])

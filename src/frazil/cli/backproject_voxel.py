@@ -2,7 +2,7 @@
 
 PARTICLES is a store (.frz), or anything that `frazil preprocess` reads, which is packed first.
 Written into OUTDIR: backproject.mrc, half_map_a.mrc, half_map_b.mrc, fsc-vals.txt, fsc-plot.png,
-and at last backproject.json.
+poses.png and at last backproject.json.
 
   frazil backproject_voxel particles.128.mrcs --poses pose.pkl --ctf ctf.pkl -o backproject
 """
@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> None:
         "settings": msgspec.to_builtins(settings),
         "box_px": loader.box_px,
     }
-    for line in write_consensus(result, pixel_size_ang, out, facts, not args.no_fsc_vals):
+    rotations, with_fsc = loader.columns.rotations, not args.no_fsc_vals
+    for line in write_consensus(result, pixel_size_ang, out, facts, rotations, with_fsc):
         say(line)
 
 

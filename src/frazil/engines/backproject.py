@@ -139,7 +139,11 @@ def normalised_map(numerator: Tensor, weight: Tensor, settings: BackprojectSetti
     total = symmetrise(numerator)
     weights = symmetrise(weight.to(total.dtype)).real
     inside = _inside_sphere(weight.shape)
-    weights = weights + settings.reg_weight * weights[inside].mean()
+    # Of the other half of the sphere only the plane kx = 0 is in the half grid, too.
+    copies = torch.full(weight.shape[2:], 2.0)
+    copies[0] = 1.0
+    mean = (weights * inside * copies).sum(dtype=torch.float64) / (inside * copies).sum()
+    weights = weights + settings.reg_weight * float(mean)
     seen = inside & (weights > 0)
     grid = torch.where(seen, total / weights.clamp(min=torch.finfo(weights.dtype).tiny), 0)
     volume = volume_from_half_grid(grid)

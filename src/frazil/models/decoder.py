@@ -64,9 +64,10 @@ class Decoder(nn.Module):
         # 2. Features, then the first layer in two parts.
         features = self.features.on_slices(rotations, disc, mirror)  # (B, P, 2F)
         of_features, of_z = self._split_first_layer(z)
-        first = nn.functional.linear(features, self.features.interleave(of_features))
+        weight = self.features.interleave(of_features).T.expand(len(z), -1, -1)
+        first = torch.baddbmm(of_z[:, None], features, weight)  # (B, P, H)
         # 3. The rest of the network, and the conjugate where the point was mirrored.
-        values = self.mlp.after_first(first.add_(of_z[:, None])).to(rotations.dtype)  # (B, P, 2)
+        values = self.mlp.after_first(first).view(*mirror.shape, 2).to(rotations.dtype)
         return torch.complex(values[..., 0], values[..., 1] * mirror)
 
     def at_points(self, points: Tensor, z: Tensor) -> Tensor:

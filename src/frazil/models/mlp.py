@@ -49,15 +49,17 @@ class ResidualMLP(nn.Module):
             self.biases.append(nn.Parameter(bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (..., out_dim) for (..., in_dim)."""
-        return self.after_first(nn.functional.linear(x, self.weights[0], self.biases[0]))
+        """Return (M, out_dim) for (M, in_dim)."""
+        first = nn.functional.linear(x, self.weights[0], self.biases[0])
+        return self.after_first(first)
 
     def after_first(self, first: Tensor) -> Tensor:
-        """Return the output, given what the first Linear returned; `first` is overwritten.
+        """Return the output (M, out_dim), given what the first Linear returned (..., H).
 
-        Each residual layer is one matrix product: x + W x + b = (W + 1) x + b.
+        `first` is overwritten, and must not be a view. Each residual layer is one matrix product:
+        x + W x + b = (W + 1) x + b.
         """
-        hidden = self._activate(first)
+        hidden = self._activate(first).flatten(0, -2)  # (M, H): no views, so no copies for autograd
         for weight, bias in zip(self.weights[1:-1], self.biases[1:-1], strict=True):
             skip = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
             hidden = self._activate(nn.functional.linear(hidden, weight + skip, bias))

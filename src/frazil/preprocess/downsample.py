@@ -140,7 +140,7 @@ def _plan_stacks(out: Path, count: int, chunk: int | None) -> StackPlan:
 
 def _check_not_input(plan: StackPlan, source: Path, table: ParticleTable) -> None:
     """Raise InputError when a file to write is one that is read."""
-    read = {Path(path).resolve() for path in (*table.sources, source)}
+    read = {Path(path).resolve() for path in (*table.sources, str(source))}
     for path in (plan.final, *(path for path, _ in plan.stacks)):
         if path.resolve() in read:
             remedy = "--outdir DIR" if plan.final.suffix == ".star" else "another -o"

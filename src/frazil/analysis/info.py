@@ -1,0 +1,45 @@
+"""What is in a file or folder, whatever kind it is.
+
+Owns: which kind a path is. Does not own: the facts of each kind.
+"""
+
+from pathlib import Path
+
+from frazil.analysis.facts import Facts
+from frazil.analysis.file_facts import describe_arrays, describe_mrc
+from frazil.analysis.particle_facts import describe_particles
+from frazil.analysis.store_facts import describe_run, describe_store
+from frazil.errors import InputError, MissingFileError
+from frazil.runs.folder import is_run
+from frazil.store.manifest import read_manifest
+
+
+def describe(path: Path, datadir: Path | None = None) -> Facts:
+    """Return the facts of a particle file, store, run, MRC file, pickle or .npy file.
+
+    Parameters
+    ----------
+    path : the file or folder.
+    datadir : folder that the stacks of a particle file are relative to.
+
+    Raises
+    ------
+    MissingFileError : nothing is there. InputError : of no kind that is known.
+    """
+    if path.is_dir():
+        if is_run(path):
+            return describe_run(path)
+        read_manifest(path)  # says what is wrong when it is no store
+        return describe_store(path)
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file or folder")
+    suffix = path.suffix.lower()
+    if suffix in (".star", ".cs", ".txt"):
+        return describe_particles(path, datadir)
+    if suffix in (".mrc", ".mrcs", ".map", ".st"):
+        return describe_mrc(path)
+    if suffix in (".pkl", ".npy"):
+        return describe_arrays(path)
+    raise InputError(
+        f"{path}: info knows .star, .cs, .txt, .mrcs, .mrc, .pkl, .npy, stores and run folders"
+    )

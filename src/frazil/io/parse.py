@@ -1,0 +1,70 @@
+"""What the parse commands share: the output's name, the box, and words of warning.
+
+Owns: these. Does not own: poses (`parse_poses`) and CTF (`parse_ctf`).
+"""
+
+from pathlib import Path
+
+from frazil.errors import FrazilError, InputError
+from frazil.io.mrc import read_header
+from frazil.io.particles import ParticleTable
+from frazil.io.star import StarFile
+
+DIFFERENT = 1e-3
+"""Relative difference above which a flag and the file disagree."""
+
+_PIXEL_SIZES = (
+    ("_rlnImagePixelSize",),
+    ("_rlnMagnification", "_rlnDetectorPixelSize"),
+    ("_rlnPixelSize",),
+)
+
+
+def check_output(out: Path) -> None:
+    """Make the folder of a pickle to be written; InputError when it is not called .pkl."""
+    if out.suffix != ".pkl":
+        raise InputError(f"-o {out}: the name must end in .pkl")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_even(box_px: int | None) -> None:
+    """Raise InputError when -D is odd."""
+    if box_px is not None and box_px % 2:
+        raise InputError(f"-D {box_px}: the box must be an even number of pixels")
+
+
+def differ(given: float, found: float) -> bool:
+    """Return whether two values differ by more than 0.1 % (a zero differs from all but zero)."""
+    return abs(given - found) > DIFFERENT * abs(found)
+
+
+def states_pixel_size(star: StarFile) -> bool:
+    """Return whether a STAR file says the pixel size anywhere."""
+    return any(all(states(star, label) for label in labels) for labels in _PIXEL_SIZES)
+
+
+def states(star: StarFile, label: str) -> bool:
+    """Return whether the particles or the optics groups of a STAR file have a column."""
+    return label in star.particles or label in star.blocks.get("optics", ())
+
+
+def box_of(table: ParticleTable) -> tuple[int | None, str]:
+    """Return the box of a table's images, and where it is written.
+
+    Where the metadata does not say it, it is that of the first stack; (None, "") when that is not
+    there or not readable, because poses and CTF can be parsed without images.
+    """
+    if table.box_px is not None:
+        return table.box_px, table.origin
+    if not len(table):
+        return None, ""
+    stack = table.sources[table.rows["source"][0]]
+    try:
+        return read_header(Path(stack)).nx, stack
+    except FrazilError:
+        return None, ""
+
+
+def box_warning(given_px: int, found_px: int, where: str) -> str:
+    """Return the warning that -D is not the box of the images."""
+    return f"warning: -D {given_px} is used, but the box in {where} is {found_px} px"
