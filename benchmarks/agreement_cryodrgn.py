@@ -417,9 +417,8 @@ def compare_training(peer: Peer, folder: Path, theirs: dict[str, Any]) -> None:
         show(f"loss over {STEPS} steps of Adam{label}", largest_relative_difference=worst)
 
 
-def compare_speed(peer: Peer, box_px: int, width: int, batch: int, repeats: int) -> None:
-    """Print images per CPU-second of a training step of both, in turns."""
-    from frazil.engines.vae.step import training_step
+def random_training(box_px: int, width: int, batch: int, lr: float) -> tuple[Any, Any, Any, Any]:
+    """Return a model of ours, its optimiser, a batch of noise and a generator."""
     from frazil.geometry.packing import half_disc
     from frazil.geometry.rotations import random_rotations
     from frazil.loader.batches import ParticleBatch
@@ -429,14 +428,22 @@ def compare_speed(peer: Peer, box_px: int, width: int, batch: int, repeats: int)
     generator = torch.Generator().manual_seed(0)
     disc = half_disc(box_px)
     model = VAE(ModelConfig(zdim=ZDIM, enc_dim=width, dec_dim=width), disc, generator)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    optimiser = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     data = ParticleBatch(
         torch.arange(batch),
-        torch.randn(batch, len(disc), dtype=torch.complex64),
+        torch.randn(batch, len(disc), dtype=torch.complex64, generator=generator),
         random_rotations(batch, generator).float(),
-        torch.randn(batch, 2),
+        torch.randn(batch, 2, generator=generator),
         torch.tensor([[1.5, 15000, 14000, 30, 300, 2.7, 0.1, 0]]).repeat(batch, 1),
     )
+    return model, optimiser, data, generator
+
+
+def compare_speed(peer: Peer, box_px: int, width: int, batch: int, repeats: int) -> None:
+    """Print images per CPU-second of a training step of both, in turns."""
+    from frazil.engines.vae.step import training_step
+
+    model, optimiser, data, generator = random_training(box_px, width, batch, 1e-4)
     training_step(model, optimiser, data, 0.25, generator)
     peer.ask(f"prepare {box_px} {width} {batch}")
     ours, theirs = [], []
@@ -454,6 +461,31 @@ def compare_speed(peer: Peer, box_px: int, width: int, batch: int, repeats: int)
         theirs_images_per_cpu_s=batch / float(np.median(theirs)),
         ratio=float(np.median(np.array(theirs) / np.array(ours))),
         ratios=[round(b / a, 2) for a, b in zip(ours, theirs, strict=True)],
+    )
+
+
+def compare_bfloat16() -> None:
+    """Print what bfloat16 does to time and loss here, and whether the processor has it."""
+    from frazil.engines.vae.device import has_native_bfloat16
+    from frazil.engines.vae.step import training_step
+
+    curves, seconds = [], []
+    for bfloat16 in (False, True):
+        model, optimiser, data, generator = random_training(BOX_PX, 256, 4, LR)
+        start = time.process_time()
+        curves.append(
+            [
+                float(training_step(model, optimiser, data, 0.25, generator, bfloat16).error.mean())
+                for _ in range(STEPS)
+            ]
+        )
+        seconds.append(time.process_time() - start)
+    exact, coarse = np.array(curves)
+    show(
+        f"bfloat16 against float32, {STEPS} steps",
+        native=has_native_bfloat16(torch.device("cpu")),
+        speed_ratio=seconds[0] / seconds[1],
+        largest_relative_difference=float(np.abs(coarse / exact - 1).max()),
     )
 
 
@@ -481,6 +513,7 @@ def main() -> None:
         for case in args.speed:
             compare_speed(peer, *map(int, case.split("x")), repeats=args.repeats)
         peer.close()
+        compare_bfloat16()
 
 
 if __name__ == "__main__":

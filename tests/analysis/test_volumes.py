@@ -204,6 +204,9 @@ def test_points_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "z.txt").write_text("1 two 3\n")
     with pytest.raises(InputError, match="not a table of numbers"):
         read_latent_points(tmp_path / "z.txt")
+    (tmp_path / "z.txt").write_text("# nothing\n\n")
+    with pytest.raises(InputError, match="holds no latent points"):
+        read_latent_points(tmp_path / "z.txt")
     with pytest.raises(InputError, match="2 values per point, the model has zdim 3"):
         check_latent_points(np.zeros((1, 2), np.float32), ZDIM, "-z")
     with pytest.raises(InputError, match=r"row 1 \(0-based\) is not finite"):

@@ -109,14 +109,14 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(
     assert sorted(path.name for path in Path().iterdir()) == before
 
 
-@pytest.mark.parametrize("filler_kb", [600, 200, 1024])
+@pytest.mark.parametrize("filler_kb", [800, 400, 1024])
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     filler_kb: int,
 ) -> None:
-    # The store is 0.8 MB: the disk of 1 MB is full while packing, while sealing, from the start.
+    # The store takes 0.4 MB: the disk of 1 MB is full in packing, in sealing, from the start.
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(

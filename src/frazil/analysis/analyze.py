@@ -16,7 +16,7 @@ from frazil.analysis.embed import PrincipalAxes, principal_axes, umap_embedding
 from frazil.analysis.latents import Latents, load_latents
 from frazil.analysis.settings import AnalyzeSettings, VolumeSettings
 from frazil.analysis.traverse import traverse_axis
-from frazil.analysis.volumes import TrainedGrid, write_volumes
+from frazil.analysis.volumes import TrainedGrid, check_volume_settings, write_volumes
 from frazil.engines.vae.load import load_model
 from frazil.io.atomic import atomic_path, write_npy_atomic, write_text_atomic
 from frazil.runs.folder import Run
@@ -69,6 +69,7 @@ def analyze_run(
     settings = settings or AnalyzeSettings()
     volume_settings = volume_settings or VolumeSettings()
     run = Run.open(run_path)
+    check_volume_settings(TrainedGrid.from_config(run.config), volume_settings)
     latents = load_latents(run, epoch)
     out = run.path / f"analyze.{latents.epoch}" if out is None else out
     count, zdim = latents.z.shape

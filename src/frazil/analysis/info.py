@@ -11,7 +11,7 @@ from frazil.analysis.particle_facts import describe_particles
 from frazil.analysis.store_facts import describe_run, describe_store
 from frazil.errors import InputError, MissingFileError
 from frazil.runs.folder import is_run
-from frazil.store.manifest import read_manifest
+from frazil.store.writer import partial_path
 
 
 def describe(path: Path, datadir: Path | None = None) -> Facts:
@@ -26,11 +26,13 @@ def describe(path: Path, datadir: Path | None = None) -> Facts:
     ------
     MissingFileError : nothing is there. InputError : of no kind that is known.
     """
-    if path.is_dir():
-        if is_run(path):
-            return describe_run(path)
-        read_manifest(path)  # says what is wrong when it is no store
+    unfinished = partial_path(path).is_dir()
+    if path.is_dir() and is_run(path):
+        return describe_run(path)
+    if unfinished or (path / "shards").is_dir():
         return describe_store(path)
+    if path.is_dir():
+        raise InputError(f"{path}: this folder is neither a particle store nor a run")
     if not path.exists():
         raise MissingFileError(f"{path}: no such file or folder")
     suffix = path.suffix.lower()

@@ -42,12 +42,12 @@ def describe_particles(path: Path, datadir: Path | None) -> Facts:
     return facts
 
 
-def add_table(facts: Facts, table: ParticleTable) -> None:
+def add_table(facts: Facts, table: ParticleTable, size_label: str = "pixel size") -> None:
     """Add what the metadata say: box, pixel size, poses, shifts, CTF, groups, duplicates."""
     rows = table.rows
     if table.box_px:
         facts.add("box", f"{table.box_px} px", table.box_px, "px")
-    _add_pixel_size(facts, table)
+    _add_pixel_size(facts, table, size_label)
     _add_known(facts, "poses", np.isfinite(rows["rotation"]).all(axis=(1, 2)))
     _add_shifts(facts, table)
     _add_ctf(facts, table)
@@ -105,18 +105,18 @@ def _add_known(facts: Facts, label: str, known: np.ndarray) -> bool:
     return count > 0
 
 
-def _add_pixel_size(facts: Facts, table: ParticleTable) -> None:
+def _add_pixel_size(facts: Facts, table: ParticleTable, label: str) -> None:
     sizes = table.rows["pixel_size_ang"]
     known = sizes[np.isfinite(sizes)]
     if not known.size:
-        facts.add("pixel size", "unknown", None, "ang")
+        facts.add(label, "unknown", None, "ang")
         return
     distinct = np.unique(np.round(known, 5))
     text = " or ".join(f"{size:.6g}" for size in distinct[:4]) + " A/px"
     text += f" ({len(distinct)} different)" if len(distinct) > 1 else ""
     if table.box_px:
         text += f"; box {known[0] * table.box_px:.5g} A, Nyquist {2 * known[0]:.4g} A"
-    facts.add("pixel size", text, distinct.tolist(), "ang")
+    facts.add(label, text, distinct.tolist(), "ang")
 
 
 def _add_shifts(facts: Facts, table: ParticleTable) -> None:

@@ -105,7 +105,15 @@ def learning_figure(
             axes.plot(at, [point[key] for point in intervals], color="#b2ccff", lw=1)
             at = [point["at"] for point in epochs]
             means = [point[key] for point in epochs]
-            axes.plot(at, means, "o-", color=_ACCENT, ms=3.5, lw=1.5, label="mean of each epoch, at its middle")
+            axes.plot(
+                at,
+                means,
+                "o-",
+                color=_ACCENT,
+                ms=3.5,
+                lw=1.5,
+                label="mean of each epoch, at its middle",
+            )
             _focus(axes, means)
             axes.set(xlabel="epochs", title=title)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -93,9 +93,7 @@ def plots(figures: Sequence[tuple[str, bytes]], broad: bool = False) -> str:
     Broad ones take the whole width each.
     """
     kind = "card plot broad" if broad else "card plot"
-    cells = "".join(
-        f'<figure class="{kind}">{_image(png, text)}</figure>' for text, png in figures
-    )
+    cells = "".join(f'<figure class="{kind}">{_image(png, text)}</figure>' for text, png in figures)
     return f'<div class="grid plots">{cells}</div>' if figures else ""
 
 

@@ -25,7 +25,8 @@ def describe_store(path: Path) -> Facts:
     _add_boxes(facts, manifest)
     _add_disk(facts, path, manifest)
     _add_quality(facts, manifest)
-    add_table(facts, replace(store.table(), box_px=None))  # the source's box is said above
+    # The source's box is said above.
+    add_table(facts, replace(store.table(), box_px=None), "source pixel size")
     _add_accounting(facts, manifest)
     return facts
 

@@ -21,7 +21,7 @@ from torch.nn import Parameter
 from tqdm import tqdm
 
 from frazil.analysis.settings import VolumeSettings
-from frazil.errors import InputError
+from frazil.errors import InputError, MissingFileError
 from frazil.io.atomic import atomic_path
 from frazil.io.mrc_writer import write_volume
 
@@ -73,7 +73,7 @@ def evaluate_volume(
         low-pass filter without a pixel size.
     """
     settings = settings or VolumeSettings()
-    _check_boxes(grid, settings)
+    check_volume_settings(grid, settings)
     box_px = settings.box_px or grid.box_px
     transform = _half_transform(model, z, box_px, _cutoff_shell(grid, settings))
     # Axis z is the halved one: the real inverse transform runs over it last.
@@ -163,10 +163,16 @@ def read_latent_points(path: Path) -> NDArray[np.float32]:
 
     Raises
     ------
-    InputError : the file is not a table of numbers.
+    MissingFileError : no such file.
+    InputError : the file is not a table of numbers, or is empty.
     """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file; a text file of latent points is wanted")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not any(line.partition("#")[0].strip() for line in lines):
+        raise InputError(f"{path}: holds no latent points; one per line is wanted")
     try:
-        return np.loadtxt(path, dtype=np.float32, ndmin=2)
+        return np.loadtxt(lines, dtype=np.float32, ndmin=2)
     except ValueError as error:
         raise InputError(f"{path}: not a table of numbers ({error})") from error
 
@@ -179,6 +185,19 @@ def check_latent_points(points: NDArray[np.float32], zdim: int, origin: str) -> 
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if bad.size:
         raise InputError(f"{origin}: row {bad[0]} (0-based) is not finite")
+
+
+def check_volume_settings(grid: TrainedGrid, settings: VolumeSettings) -> None:
+    """Raise InputError when `evaluate_volume` would, before anything is computed."""
+    box_px = settings.box_px or grid.box_px
+    if box_px % 2 or box_px > grid.box_px:
+        raise InputError(
+            f"-d {box_px}: an even number of pixels up to the training box, {grid.box_px}, is "
+            "wanted"
+        )
+    if settings.crop_px and settings.crop_px > box_px:
+        raise InputError(f"--crop {settings.crop_px}: larger than the volume's box, {box_px} px")
+    _cutoff_shell(grid, settings)
 
 
 def _half_transform(
@@ -234,14 +253,3 @@ def _cutoff_shell(grid: TrainedGrid, settings: VolumeSettings) -> float | None:
         raise InputError("--low-pass: the pixel size of the data is not known; give --Apix")
     box_px = settings.box_px or grid.box_px
     return box_px * written_pixel_size_ang(grid, settings) / settings.low_pass_ang
-
-
-def _check_boxes(grid: TrainedGrid, settings: VolumeSettings) -> None:
-    box_px = settings.box_px or grid.box_px
-    if box_px % 2 or box_px > grid.box_px:
-        raise InputError(
-            f"-d {box_px}: an even number of pixels up to the training box, {grid.box_px}, is "
-            "wanted"
-        )
-    if settings.crop_px and settings.crop_px > box_px:
-        raise InputError(f"--crop {settings.crop_px}: larger than the volume's box, {box_px} px")

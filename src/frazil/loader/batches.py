@@ -67,7 +67,7 @@ class ParticleColumns:
             have a shift or a CTF; names the row of the store.
         """
         chosen = store.rows[rows]
-        rotations = np.ascontiguousarray(chosen["rotation"])
+        rotations = chosen["rotation"].copy()
         _require_all(store, rows, np.isfinite(rotations).all(axis=(1, 2)), "pose", "--poses")
         scale = store.manifest.processing.source_box_px / box_px
         pixel_ang = chosen["pixel_size_ang"] * scale
@@ -89,7 +89,7 @@ class ParticleColumns:
             torch.from_numpy(rotations),
             torch.from_numpy(shift_px.astype(np.float32)),
             parameters,
-            torch.from_numpy(np.ascontiguousarray(chosen["image_gain"])),
+            torch.from_numpy(chosen["image_gain"].copy()),
         )
 
     def batch(self, index: Tensor, coefficients: Tensor) -> ParticleBatch:

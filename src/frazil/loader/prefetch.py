@@ -18,11 +18,13 @@ from frazil.geometry.packing import half_disc
 from frazil.io.particles import FLAG_NONFINITE
 from frazil.loader import order
 from frazil.loader.batches import ParticleBatch, ParticleColumns
+from frazil.preprocess.parallel import one_torch_thread
 from frazil.settings import Settings, option
 from frazil.store.manifest import check_box
 from frazil.store.reader import ParticleStore, disc_columns
 
 READER_THREADS = 4
+DECODE_ROWS = 32
 
 
 class LoaderSettings(Settings, frozen=True, kw_only=True):
@@ -87,6 +89,7 @@ class ParticleLoader:
         self._bands = manifest.band_count(self.box_px)
         width = manifest.bands[self._bands - 1].stop
         self._picked = None if width == len(self.disc) else disc_columns(store.disc, self.disc)
+        self._width = 2 * width
         self._check_memory(width)
         self._epoch, self._batch = 1, 0
 
@@ -199,22 +202,35 @@ class ParticleLoader:
     ) -> ParticleBatch:
         """Return this rank's slice of one global batch, decoded and scaled."""
         mine = order.rank_slice(gathered, self.rank, self.world_size)
-        entries = np.concatenate([loaded.window.entries[index] for loaded, index in parts])[mine]
-        codes = [
-            torch.cat([loaded.buffers[b][loaded.buffer_row[index]] for loaded, index in parts])
-            for b in range(self._bands)
-        ]
+        taken, first = [], 0
+        for loaded, index in parts:
+            cut = slice(max(0, mine.start - first), max(0, mine.stop - first))
+            taken.append((loaded, index[cut]))
+            first += len(index)
+        entries = np.concatenate([loaded.window.entries[index] for loaded, index in taken])
         selection = torch.from_numpy(self.layout.order[entries])
-        out = torch.empty(len(entries), sum(c.shape[1] for c in codes), dtype=torch.float32)
-        start = 0
-        for part in codes:
-            self._codec.decode_into(out, part[mine], start)
-            start += part.shape[1]
-        out.mul_(self._scale[selection][:, None])
-        coefficients = torch.view_as_complex(out.view(len(out), -1, 2))
-        if self._picked is not None:
-            coefficients = coefficients[:, self._picked]
+        # Threads that share such small tensors wait for each other longer than they work.
+        with one_torch_thread():
+            coefficients = self._decode(taken, self._scale[selection])
         return self.columns.batch(selection, coefficients)
+
+    def _decode(self, parts: list[tuple["_LoadedWindow", np.ndarray]], scale: Tensor) -> Tensor:
+        """Return the coefficients (B, P) of entries of windows, scaled by (B,)."""
+        out = torch.empty(len(scale), self._width, dtype=torch.float32)
+        first = 0
+        for loaded, index in parts:
+            # A few rows at a time, which stay in the processor's cache from step to step.
+            for start in range(0, len(index), DECODE_ROWS):
+                rows = loaded.buffer_row[index[start : start + DECODE_ROWS]]
+                block = out[first : first + len(rows)]
+                column = 0
+                for buffer in loaded.buffers:
+                    self._codec.decode_into(block, buffer.index_select(0, rows), column)
+                    column += buffer.shape[1]
+                block.mul_(scale[first : first + len(rows), None])
+                first += len(rows)
+        coefficients = torch.view_as_complex(out.view(len(out), -1, 2))
+        return coefficients if self._picked is None else coefficients[:, self._picked]
 
     def _selection(self, rows: np.ndarray | None) -> np.ndarray:
         """Return the rows to train: those asked for, without images that are not finite."""
@@ -268,5 +284,5 @@ class _LoadedWindow:
     def detach(self, index: np.ndarray) -> "_LoadedWindow":
         """Return a copy of some entries that does not need the buffers any more."""
         picked = order.Window(self.window.chunks, self.window.entries[index])
-        copies = [buffer[self.buffer_row[index]] for buffer in self.buffers]
+        copies = [buffer.index_select(0, self.buffer_row[index]) for buffer in self.buffers]
         return _LoadedWindow(picked, copies, torch.arange(len(index)), [], 0)

@@ -17,7 +17,7 @@ def reconstruction_error(
     """Return the mean over the half plane of |CTF * predicted - measured|^2 of each image.
 
     For real images H(k)^2 + H(-k)^2 = 2 |F(k)|^2, so this is the mean of the squared difference
-    of Hartley values over the whole disc without k = 0: cryoDRGN's loss, at half the work.
+    of Hartley values over the whole disc without k = 0, which is cryoDRGN's loss.
 
     Parameters
     ----------

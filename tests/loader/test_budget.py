@@ -1,0 +1,76 @@
+"""Sizes are read as people write them; the limit is the smallest that anyone sets."""
+
+from pathlib import Path
+
+import pytest
+
+from frazil.errors import InputError
+from frazil.loader import budget
+from frazil.loader.budget import default_budget_bytes, memory_limit_bytes, parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("123", 123),
+        ("800M", 800 << 20),
+        ("4G", 4 << 30),
+        ("4GB", 4 << 30),
+        ("4 gib", 4 << 30),
+        ("1.5T", 3 << 39),
+        ("2k", 2048),
+        (" 7 ", 7),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1G", "4X", "four", "1e9", "4G5", "1.G", "nan"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="not a size; write for example"):
+        parse_bytes(text)
+
+
+@pytest.fixture
+def big_host(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(budget, "_host_available_bytes", lambda: 64 << 30)
+    monkeypatch.setattr(budget, "_cgroup_bytes", lambda: [])
+    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_the_smallest_limit_counts(big_host: pytest.MonkeyPatch) -> None:
+    assert memory_limit_bytes() == 64 << 30
+    big_host.setattr(budget, "_cgroup_bytes", lambda: [20 << 30, 30 << 30])
+    assert memory_limit_bytes() == 20 << 30
+    big_host.setenv("SLURM_MEM_PER_NODE", "4096")
+    assert memory_limit_bytes() == 4 << 30 and default_budget_bytes() == 2 << 30
+
+
+@pytest.mark.parametrize(
+    ("environment", "limit"),
+    [
+        ({"SLURM_MEM_PER_CPU": "1024", "SLURM_CPUS_ON_NODE": "6"}, 6 << 30),
+        ({"SLURM_MEM_PER_CPU": "1024"}, 1 << 30),
+        ({"SLURM_MEM_PER_NODE": "0"}, 64 << 30),  # all of the node's
+        ({"SLURM_MEM_PER_NODE": "plenty"}, 64 << 30),
+    ],
+)
+def test_slurm_limits(
+    big_host: pytest.MonkeyPatch, environment: dict[str, str], limit: int
+) -> None:
+    for name, value in environment.items():
+        big_host.setenv(name, value)
+    assert memory_limit_bytes() == limit
+
+
+def test_this_machine_has_a_limit_within_its_memory() -> None:
+    total = next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemTotal")
+    )
+    assert 0 < memory_limit_bytes() <= total
