@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess_vs_cryodrgn import make_stack, read_once
 from frazil.io.images import open_particles
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.pipeline import pack
 from frazil.preprocess.settings import PackSettings
 from frazil.store.reader import ParticleStore
+from preprocess_vs_cryodrgn import make_stack, read_once
 
 CRYODRGN = """
 import json, sys, time, numpy as np

@@ -61,12 +61,17 @@ def option(
 
 @dataclass(frozen=True)
 class Field:
-    """What is known of one settings field; `kind` is its plain type without None."""
+    """What is known of one settings field.
+
+    `kind` is its plain type without None; `many` says that it takes several values, `count` how
+    many when that is fixed.
+    """
 
     name: str
     flags: tuple[str, ...]
     kind: Any
     many: bool
+    count: int | None
     choices: tuple[str, ...] | None
     default: Any
     required: bool
@@ -93,7 +98,7 @@ def described_fields(settings: type[Settings]) -> tuple[Field, ...]:
         meta = next((m for m in getattr(hint, "__metadata__", ()) if m.extra), None)
         if meta is None:
             continue
-        kind, many, choices = _plain_type(get_args(hint)[0])
+        kind, values, choices = _plain_type(get_args(hint)[0])
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
@@ -103,7 +108,8 @@ def described_fields(settings: type[Settings]) -> tuple[Field, ...]:
                 field.name,
                 tuple(meta.extra["flags"]),
                 kind,
-                many,
+                values is not None,
+                values or None,
                 choices,
                 None if required else default,
                 required,
@@ -116,12 +122,16 @@ def described_fields(settings: type[Settings]) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-def _plain_type(hint: Any) -> tuple[Any, bool, tuple[str, ...] | None]:
-    """Return (element type, takes several values, choices) of a field's type."""
+def _plain_type(hint: Any) -> tuple[Any, int | None, tuple[str, ...] | None]:
+    """Return (element type, number of values, choices) of a field's type.
+
+    The number is None for a single value and 0 for any number of them.
+    """
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
     if get_origin(hint) is Literal:
-        return str, False, get_args(hint)
+        return str, None, get_args(hint)
     if get_origin(hint) is tuple:
-        return get_args(hint)[0], True, None
-    return hint, False, None
+        elements = get_args(hint)
+        return elements[0], 0 if elements[-1] is Ellipsis else len(elements), None
+    return hint, None, None

@@ -143,6 +143,15 @@ def test_the_same_analysis_gives_the_same_numbers(run_path: Path, tmp_path: Path
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_a_second_analysis_leaves_no_volumes_of_the_first(run_path: Path) -> None:
+    out = analyze_run(run_path, 1, QUICK, log=lambda line: None).parent
+    (out / "pc1" / "vol_mine.mrc").write_bytes(b"kept")
+    fewer = AnalyzeSettings(clusters=3, components=1, per_component=2, umap=False)
+    analyze_run(run_path, 1, fewer, log=lambda line: None)
+    names = sorted(path.name for path in (out / "pc1").iterdir())
+    assert names == ["vol_001.mrc", "vol_002.mrc", "vol_mine.mrc", "z_values.txt"]
+
+
 def test_what_is_skipped_is_not_made(run_path: Path) -> None:
     settings = AnalyzeSettings(clusters=2, volumes=False, umap=False)
     out = analyze_run(run_path, 1, settings, log=lambda line: None).parent

@@ -181,3 +181,17 @@ def test_an_unknown_command_exits_with_2(words, capsys):
         main(words)
     assert stop.value.code == 2
     assert "usage: frazil COMMAND" in capsys.readouterr().err
+
+
+class Pair(Settings, frozen=True, kw_only=True):
+    """A flag that takes exactly two values, before a positional argument."""
+
+    stack: Annotated[str, option("stack", help="stack")]
+    norm: Annotated[tuple[float, float] | None, option("--norm", help="shift and scale")] = None
+
+
+def test_a_flag_of_two_values_leaves_the_positional_argument_alone():
+    parser = argparse.ArgumentParser()
+    add_settings(parser, Pair)
+    args = parser.parse_args(["--norm", "0", "2.5", "a.mrcs"])
+    assert read_settings(args, Pair) == Pair(stack="a.mrcs", norm=(0.0, 2.5))

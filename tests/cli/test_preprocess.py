@@ -73,9 +73,7 @@ def test_fourier_stacks_are_written(particles: Path, tmp_path: Path, name: str) 
 
 def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     """Return the one line of an error; fails when there is more than that and progress bars."""
-    lines = [
-        line for line in capsys.readouterr().err.splitlines() if line and "it/s" not in line
-    ]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line and "it/s" not in line]
     errors = [line for line in lines if line.startswith("frazil preprocess: error: ")]
     assert len(errors) == 1 and lines[-1] == errors[0]
     return errors[0]

@@ -4,6 +4,7 @@ One contract, inherited by every way into a loader: a real-space stack packed at
 a larger box, through cryoDRGN's Fourier stacks, and from other pixel types.
 """
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class BatchContract:
 
     def test_an_epoch_is_complete_and_its_tail_comes_back(self, loader: ParticleLoader) -> None:
         whole = [batch.rows.tolist() for batch in loader.epoch(1)]
-        assert sorted(sum(whole, [])) == list(range(COUNT))
+        assert sorted(chain.from_iterable(whole)) == list(range(COUNT))
         loader.load_state_dict({"epoch": 1, "batch": 2})
         assert [batch.rows.tolist() for batch in loader.epoch(1)] == whole[2:]
 

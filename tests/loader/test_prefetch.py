@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,7 @@ def test_every_row_leaves_once_in_full_batches(
 ) -> None:
     loader = loader_of(store, batch_size, window_rows=window_rows)
     batches = rows_of(loader.epoch(1))
-    assert sorted(sum(batches, [])) == list(range(COUNT))
+    assert sorted(chain.from_iterable(batches)) == list(range(COUNT))
     assert [len(rows) for rows in batches[:-1]] == [batch_size] * (len(batches) - 1)
     assert len(batches) == loader.batches_per_epoch == -(-COUNT // batch_size)
 
@@ -138,7 +138,7 @@ def test_ranks_take_disjoint_parts_of_the_same_batches(
         rows_of(loader_of(store, rank=rank, world_size=world_size).epoch(2))
         for rank in range(world_size)
     ]
-    assert [sum(parts, []) for parts in zip(*ranks, strict=True)] == whole
+    assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == whole
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -306,9 +306,7 @@ def test_absent_shifts_are_zero_and_absent_ctf_is_none(store: ParticleStore) -> 
 def test_nonfinite_images_never_appear(store: ParticleStore) -> None:
     flags = np.array(store.rows)
     flags["flags"][[3, 77]] = FLAG_NONFINITE
-    flagged = ParticleStore(
-        store.path, store.manifest, flags, store.checksums, store.first_block
-    )
+    flagged = ParticleStore(store.path, store.manifest, flags, store.checksums, store.first_block)
     loader = loader_of(flagged)
     assert (loader.excluded, loader.row_count) == (2, COUNT - 2)
     assert {3, 77}.isdisjoint(flat(loader.epoch(1))) and {3, 77}.isdisjoint(flat(loader.in_order()))

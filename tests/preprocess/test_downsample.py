@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from frazil.cli.main import main
+from frazil.io.cryosparc import write_cs
 from frazil.io.images import open_images, open_particles
 from frazil.io.mrc import StackWriter, read_header, read_images, read_volume, write_volume
 from frazil.io.pickles import write_pickle
@@ -286,3 +287,19 @@ def test_images_with_non_finite_pixels_are_named(tmp_path, capsys):
     source = write_stack(tmp_path / "in.mrcs", images)
     assert main(["downsample", str(source), "-D", "8", "-o", str(tmp_path / "out.mrcs")]) == 0
     assert "1 images have non-finite pixels: rows 4 (0-based)" in capsys.readouterr().out
+
+
+def test_every_kind_of_input_gives_the_same_images(stack, tmp_path):
+    fields = [("blob/path", "S8"), ("blob/idx", "u4"), ("blob/shape", "u4", 2)]
+    array = np.zeros(7, np.dtype([*fields, ("blob/psize_A", "f4")]))
+    array["blob/path"], array["blob/idx"], array["blob/shape"] = b"in.mrcs", np.arange(7), BOX
+    array["blob/psize_A"] = 1.5
+    write_cs(tmp_path / "in.cs", array)
+    (tmp_path / "in.txt").write_text("in.mrcs\n")
+    star = "data_\n\nloop_\n_rlnImageName\n" + "".join(f"{i}@in.mrcs\n" for i in range(1, 8))
+    (tmp_path / "in.star").write_text(star)
+    for kind in ("mrcs", "cs", "txt", "star"):
+        out = tmp_path / f"from_{kind}.mrcs"
+        assert main(["downsample", str(tmp_path / f"in.{kind}"), "-D", "8", "-o", str(out)]) == 0
+        assert np.array_equal(images_of(out), small(images_of(stack)))
+        assert read_header(out).pixel_size_ang == pytest.approx(3.0)

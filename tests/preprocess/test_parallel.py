@@ -23,7 +23,8 @@ def test_only_a_few_items_are_ahead_of_the_consumer() -> None:
 
     def items():
         nonlocal taken
-        for taken in range(1, 101):
+        while taken < 100:
+            taken += 1
             yield taken
 
     results = ordered_map(lambda item: item, items(), 3)

@@ -109,11 +109,9 @@ def test_statistics_are_exact_over_all_images_and_per_optics_group(
 
 
 def test_measured_error_is_the_true_one(tmp_path: Path) -> None:
-    store = pack(
-        make_particles(tmp_path, 40, BOX), tmp_path / "X.frz", settings(precision="int8")
-    )
+    store = pack(make_particles(tmp_path, 40, BOX), tmp_path / "X.frz", settings(precision="int8"))
     error = everything(store) - steps_of(make_images(40, BOX))
-    first = error[: 4]  # one block: its first four images are measured
+    first = error[:4]  # one block: its first four images are measured
     assert np.allclose(store.manifest.shells.error_rms, ring_rms(first, BOX), rtol=1e-5)
     ratio = (ring_rms(error, BOX) / store.manifest.shells.rms) ** 2
     assert ratio.max() < 1e-3 and worst_error(store.manifest) < 1e-3
@@ -260,7 +258,9 @@ def test_stacks_of_other_pixel_types_pack_the_same(
 def test_big_endian_floats_pack_the_same(tmp_path: Path) -> None:
     little = open_particles(write_stack(tmp_path / "little.mrcs", make_images(5, BOX)))
     big = open_particles(write_stack(tmp_path / "big.mrcs", make_images(5, BOX), order=">"))
-    stores = [pack(table, tmp_path / f"{i}.frz", settings()) for i, table in enumerate((little, big))]
+    stores = [
+        pack(table, tmp_path / f"{i}.frz", settings()) for i, table in enumerate((little, big))
+    ]
     assert np.array_equal(everything(stores[0]), everything(stores[1]))
 
 

@@ -114,9 +114,7 @@ def test_hartley_images_are_those_of_the_original_transform(box_px: int) -> None
 
 
 def test_hartley_images_of_crop_first_are_those_of_the_small_image() -> None:
-    transform = plan_transform(
-        ImageSettings(box_px=SMALL, window_order="crop-first"), BOX, "real"
-    )
+    transform = plan_transform(ImageSettings(box_px=SMALL, window_order="crop-first"), BOX, "real")
     found = hartley_images(torch.from_numpy(IMAGES), transform).numpy()
     window = window_twin(SMALL, 0.85, 0.99)
     for image, hartley in zip(IMAGES, found, strict=True):

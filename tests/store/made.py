@@ -1,4 +1,4 @@
-"""Small particle sets and stores, made on the spot for the tests of store, preprocess and loader."""
+"""Small particle sets and stores for the tests of store, preprocess and loader."""
 
 import struct
 from pathlib import Path

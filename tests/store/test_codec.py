@@ -69,7 +69,9 @@ def test_float16_keeps_eleven_bits_whatever_the_scale() -> None:
 def test_float32_is_exact() -> None:
     coefficients = packed(3)
     codec = codec_of("float32")
-    assert torch.equal(codec.decode(codec.encode(coefficients, torch.ones(3)), torch.ones(3)), coefficients)
+    assert torch.equal(
+        codec.decode(codec.encode(coefficients, torch.ones(3)), torch.ones(3)), coefficients
+    )
 
 
 def test_an_empty_shell_does_not_divide_by_zero() -> None:
@@ -84,4 +86,6 @@ def test_bands_decoded_one_by_one_equal_the_whole(precision: str) -> None:
     out = torch.empty(codes.shape, dtype=torch.float32)
     for start, stop, _ in DISC.bands:
         codec.decode_into(out, codes[:, 2 * start : 2 * stop], 2 * start)
-    assert torch.equal(torch.view_as_complex(out.view(2, -1, 2)), codec.decode(codes, torch.ones(2)))
+    assert torch.equal(
+        torch.view_as_complex(out.view(2, -1, 2)), codec.decode(codes, torch.ones(2))
+    )

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
+from frazil.geometry.packing import half_disc
 from frazil.io.images import open_images
 from frazil.preprocess.settings import PackSettings
 from frazil.preprocess.steps import packed_coefficients, plan_transform
 from frazil.store import reader
 from frazil.store.reader import ParticleStore, disc_columns
-from frazil.geometry.packing import half_disc
 from tests.store.made import make_store, numpy_coefficients, shrink
 
 COUNT, BOX = 50, 36
@@ -213,7 +213,7 @@ def test_fields_of_a_later_minor_version_are_ignored(copy: Path) -> None:
 )
 def test_a_manifest_of_other_files_is_refused(copy: Path, changes: dict[str, object]) -> None:
     rewrite_manifest(copy, **changes)
-    with pytest.raises(CorruptDataError, match="copy.frz"):
+    with pytest.raises(CorruptDataError, match=r"copy\.frz"):
         read_everything(copy)
 
 
@@ -272,8 +272,6 @@ def test_rms_is_that_of_the_disc(packed: ParticleStore, box_px: int) -> None:
 
 
 @pytest.mark.parametrize("box_px", [BOX + 2, 7, 2])
-def test_a_box_that_the_store_does_not_hold_is_refused(
-    packed: ParticleStore, box_px: int
-) -> None:
+def test_a_box_that_the_store_does_not_hold_is_refused(packed: ParticleStore, box_px: int) -> None:
     with pytest.raises(InputError, match=f"-D {box_px}"):
         packed.rms(box_px)

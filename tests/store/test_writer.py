@@ -1,4 +1,4 @@
-"""A store appears whole or not at all, whatever stops the writer, and is finished by a second call."""
+"""A store appears whole or not at all, and what stopped its writer, a second call finishes."""
 
 import errno
 import os
@@ -98,7 +98,7 @@ def test_killed_at_any_change_of_a_file_the_second_call_writes_the_same_store(
 ) -> None:
     out, number, kills, already_there = tmp_path / "X.frz", 0, 0, 0
     while True:
-        status = in_a_child(lambda: (kill_at(number), pack(table, out, SETTINGS)))
+        status = in_a_child(lambda n=number: (kill_at(n), pack(table, out, SETTINGS)))
         if status == 0:
             break
         assert status == -signal.SIGKILL
@@ -193,9 +193,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     assert third.returncode == 0, third.stderr
 
 
-def test_an_existing_store_is_not_replaced_unasked(
-    table: ParticleTable, tmp_path: Path
-) -> None:
+def test_an_existing_store_is_not_replaced_unasked(table: ParticleTable, tmp_path: Path) -> None:
     out = tmp_path / "X.frz"
     before = all_files(pack(table, out, SETTINGS).path)
     with pytest.raises(OutputExistsError, match=r"X\.frz: exists already; give --overwrite"):

@@ -4,6 +4,7 @@ Owns: the order of the steps, the names of the output files (those of cryoDRGN w
 Does not own: each step (the other modules of this package).
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from frazil.engines.vae.load import load_model
 from frazil.io.atomic import atomic_path, write_npy_atomic, write_text_atomic
 from frazil.runs.folder import Run
 from frazil.runs.journal import read_journal
+
+_VOLUME_NAME = re.compile(r"vol_\d+\.mrc")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,7 @@ def analyze_run(
     check_volume_settings(TrainedGrid.from_config(run.config), volume_settings)
     latents = load_latents(run, epoch)
     out = run.path / f"analyze.{latents.epoch}" if out is None else out
+    (out / "report.html").unlink(missing_ok=True)  # it would speak of what is being replaced
     count, zdim = latents.z.shape
     log(f"analysing epoch {latents.epoch} of {run.path}: {count} latents of dimension {zdim}")
     clusters = kmeans_on_data(latents.z, settings.clusters, settings.seed)
@@ -141,6 +145,7 @@ def volume_sections(analysis: _Analysis, settings: VolumeSettings) -> list[repor
     run, latents = analysis.run, analysis.latents
     model, config = load_model(run.path, latents.epoch)
     grid = TrainedGrid.from_config(config)
+    _remove_volumes(analysis.cluster_folder)
     paths = write_volumes(model, analysis.clusters.centres, grid, settings, analysis.cluster_folder)
     traversals = {}
     wanted = analysis.settings.components
@@ -152,12 +157,20 @@ def volume_sections(analysis: _Analysis, settings: VolumeSettings) -> list[repor
             latents.z, analysis.axes, number, analysis.settings.per_component
         )
         folder = analysis.out / f"pc{number}"
+        _remove_volumes(folder)
         along = write_volumes(model, points, grid, settings, folder)
         traversals[number] = (along, positions.tolist())
     return [
         run_report.cluster_volumes(analysis.clusters, paths, latents),
         run_report.traversal_films(traversals),
     ]
+
+
+def _remove_volumes(folder: Path) -> None:
+    """Remove the volumes of an earlier analysis, which may have been more."""
+    for path in folder.glob("vol_*.mrc"):
+        if _VOLUME_NAME.fullmatch(path.name):
+            path.unlink()
 
 
 def _pca_plot(analysis: _Analysis) -> tuple[str, bytes]:

@@ -34,7 +34,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
             keywords["choices"] = field.choices
             keywords["metavar"] = None if field.choices else field.metavar
             if field.many:
-                keywords["nargs"] = "+"
+                keywords["nargs"] = field.count or "+"
         parser.add_argument(*field.flags, **keywords)
 
 

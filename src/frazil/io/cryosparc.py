@@ -65,7 +65,7 @@ def read_cs(path: Path) -> NDArray[np.void]:
         raise InputError(f"{path}: damaged .cs file ({reason}); export it again") from error
     if array.dtype.names is None or array.ndim != 1:
         raise InputError(f"{path}: a table of named columns is wanted, found {array.dtype}")
-    return array  # type: ignore[no-any-return]
+    return array
 
 
 def write_cs(path: Path, array: NDArray[np.void]) -> None:
