@@ -89,3 +89,22 @@ def test_the_file_is_synced_before_its_new_name_and_the_folder_after(
     monkeypatch.setattr("frazil.io.atomic.os.fsync", record)
     write_text_atomic(tmp_path / "a.txt", "x")
     assert seen == [(".a.txt.", False), (tmp_path.name[:7], True)]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(12)[::2],
+        np.float32(3.5).reshape(()),
+        np.zeros(0, [("a", "<f4", (2,))]),
+        np.zeros(2, [(f"a_long_name_of_column_{i:05d}", "<f4") for i in range(2000)]),
+    ],
+    ids=["C order", "F order", "strided", "scalar", "empty structured", "long header"],
+)
+def test_any_array_comes_back_from_npy_as_it_was(tmp_path, array):
+    write_npy_atomic(tmp_path / "a.npy", array)
+    read = np.load(tmp_path / "a.npy", allow_pickle=False, max_header_size=1 << 30)
+    assert read.dtype == array.dtype
+    np.testing.assert_array_equal(read, array)

@@ -26,7 +26,7 @@ def describe(path: Path, datadir: Path | None = None) -> Facts:
     ------
     MissingFileError : nothing is there. InputError : of no kind that is known.
     """
-    unfinished = partial_path(path).is_dir()
+    unfinished = path.name != "" and partial_path(path).is_dir()  # Path(".") has no name
     if path.is_dir() and is_run(path):
         return describe_run(path)
     if unfinished or (path / "shards").is_dir():

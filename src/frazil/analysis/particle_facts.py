@@ -60,7 +60,8 @@ def add_table(facts: Facts, table: ParticleTable, size_label: str = "pixel size"
 
 def _add_stacks(facts: Facts, table: ParticleTable) -> None:
     """Add the stacks that are used: how many are there, whole, and of which box."""
-    used = [table.sources[number] for number in np.unique(table.rows["source"]).tolist()]
+    numbers, stack_of_row = np.unique(table.rows["source"], return_inverse=True)
+    used = [table.sources[number] for number in numbers.tolist()]
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
         found = list(pool.map(_header_or_reason, used))
     headers = [header for header in found if isinstance(header, MrcHeader)]
@@ -74,6 +75,7 @@ def _add_stacks(facts: Facts, table: ParticleTable) -> None:
     facts.notes += [
         f"cut short: {h.path}: {h.whole_images} of {h.nz} images are whole" for h in cut[:3]
     ]
+    _note_beyond(facts, table, stack_of_row, found)
     if not headers:
         return
     sides = sorted({header.nx for header in headers})
@@ -87,6 +89,24 @@ def _add_stacks(facts: Facts, table: ParticleTable) -> None:
     )
     if table.box_px and not {table.box_px, table.box_px + 1} & set(sides):
         facts.notes.append(f"the box is {table.box_px} px in the file, {sides[0]} px in the stacks")
+
+
+def _note_beyond(
+    facts: Facts,
+    table: ParticleTable,
+    stack_of_row: np.ndarray,
+    found: list[MrcHeader | str | None],
+) -> None:
+    """Note the rows whose image index is past the end of their stack; `stack_of_row` is (N,)."""
+    any_index = np.iinfo(np.int64).max
+    counts = np.array([h.nz if isinstance(h, MrcHeader) else any_index for h in found])
+    beyond = np.flatnonzero(table.rows["index"] >= counts[stack_of_row])
+    if beyond.size:
+        row = int(beyond[0])
+        facts.notes.append(
+            f"row {row} (0-based) wants image {table.rows['index'][row]} (0-based) of a stack of "
+            f"{counts[stack_of_row[row]]} ({beyond.size} rows do so)"
+        )
 
 
 def _header_or_reason(path: str) -> MrcHeader | str | None:

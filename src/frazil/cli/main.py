@@ -1,14 +1,16 @@
 """The `frazil` program: finds the command, runs it, and turns errors into one line.
 
 Owns: the table of commands and the exit codes (0 done, 2 wrong input or environment, 130
-interrupted). Does not own: any work; each command is a module of its own, imported when asked.
+interrupted, 141 nobody reads the output). Does not own: any work; each command is a module of its own, imported when asked.
 """
 
 import argparse
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from frazil import __version__
 from frazil.errors import FrazilError
@@ -32,6 +34,26 @@ COMMANDS = {
     "fsc": ("fsc", "Fourier shell correlation of two volumes"),
 }
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OF_THE_PATH = (
+    errno.EACCES,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EROFS,
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, without the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with code 2."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
@@ -41,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _top_parser().parse_args(arguments or ["--help"])
         return 2
     module = importlib.import_module(f"frazil.cli.{COMMANDS[name][0]}")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"frazil {name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -51,15 +73,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments[1:])
     try:
         module.run(args)
+        sys.stdout.flush()
     except FrazilError as error:
         return _fail(name, str(error))
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, or Python complains of it on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in _DISK_FULL:
             where = f" at {error.filename}" if error.filename else ""
             return _fail(name, f"no space left on the disk{where}; free some and run again")
-        if error.errno in (errno.EACCES, errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
+        if error.errno in _OF_THE_PATH:
             return _fail(name, f"{error.filename}: {str(error.strerror).lower()}")
         raise
+    except MemoryError as error:
+        reason = " ".join(str(error).split()) or "an array does not fit"
+        return _fail(name, f"not enough memory ({reason}); use a machine with more")
     except KeyboardInterrupt:
         print(f"frazil {name}: interrupted", file=sys.stderr)
         return 130
@@ -74,7 +104,7 @@ def _fail(name: str, message: str) -> int:
 def _top_parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="frazil",
         usage="frazil COMMAND [options]",
         description="Cryo-EM heterogeneous reconstruction for particle sets larger than memory.",

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the selection, and the rest when asked for."""
+    from frazil.errors import InputError
     from frazil.io.parse import check_output
     from frazil.io.pickles import write_pickle
     from frazil.io.selections import other_rows, random_rows
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
     rows = random_rows(total, args.n, args.frac, args.seed)
     outputs = [(args.o, rows, "selected")]
     if args.s:
+        if args.s.absolute() == args.o.absolute():
+            raise InputError(f"-s {args.s}: is the file of -o; give it another name")
         outputs.append((args.s, other_rows(rows, total), "not selected"))
     for path, _, _ in outputs:
         check_output(path)

@@ -126,14 +126,20 @@ def pack_images(images: Float[Tensor, "B D D"], disc: HalfDisc) -> Complex[Tenso
     """
     side = images.shape[-1]
     _check_side(side, disc)
-    # 1. Rows: real transform, keep 0 <= kx <= radius.
+    # 1. Rows: real transform, keep 0 <= kx <= radius; laid out so that columns are contiguous.
     rows = torch.fft.rfft(images, dim=-1)[..., : disc.radius_px + 1]
+    columns = rows.transpose(-2, -1).contiguous()  # (B, radius + 1, D)
     # 2. Columns of what is left.
-    half = torch.fft.fft(rows, dim=-2)  # (B, D, radius + 1)
+    half = torch.fft.fft(columns, dim=-1)
     # 3. Gather the disc; the origin moves from pixel 0 to pixel D/2 by (-1)^(kx + ky).
-    index = (disc.ky % side) * half.shape[-1] + disc.kx
-    packed = half.flatten(-2)[..., index]
-    return packed * _checkerboard(disc).to(images.dtype)
+    index, sign = _gathering(disc, side)
+    return half.flatten(-2).index_select(-1, index) * sign.to(images.dtype)
+
+
+@lru_cache(maxsize=16)
+def _gathering(disc: HalfDisc, side: int) -> tuple[Tensor, Tensor]:
+    """Return (P,) places in (radius + 1) x side transforms, and the checkerboard as float32."""
+    return disc.kx * side + disc.ky % side, _checkerboard(disc).float()
 
 
 def to_real_space(

@@ -5,10 +5,11 @@ not own: what is written.
 """
 
 import errno
+import io
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     ------
     MissingFileError : the folder of `path` does not exist.
     BudgetError : the disk or the quota is full.
-    InputError : the folder may not be written to.
+    InputError : the folder may not be written to, or `path` is a folder itself.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
     if not path.parent.is_dir():
         raise MissingFileError(f"{path}: the folder {path.parent} does not exist; create it first")
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{path.suffix}"
@@ -59,7 +62,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only file system, which must not hide the cause
+            temporary.unlink()
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -82,8 +86,18 @@ def write_npy_atomic(path: Path, array: np.ndarray[Any, Any]) -> None:
     """
     if array.dtype.hasobject:
         raise InputError(f"{path}: an array of Python objects cannot be written as .npy")
+    # Not by np.save: on a full disk it raises an OSError that does not say so.
+    header = io.BytesIO()
+    facts = np.lib.format.header_data_from_array_1_0(array)
+    try:
+        np.lib.format.write_array_header_1_0(header, facts)
+    except ValueError:  # longer than 64 kB
+        header = io.BytesIO()
+        np.lib.format.write_array_header_2_0(header, facts)
+    data = array.T if facts["fortran_order"] else np.ascontiguousarray(array)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        file.write(header.getvalue())
+        file.write(data.reshape(-1).view(np.uint8).data)
 
 
 def _sync(path: Path) -> None:

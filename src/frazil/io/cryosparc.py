@@ -276,7 +276,7 @@ def _fill_blob(
     rows["index"] = columns.need("blob/idx").astype(np.int64)
     pixel_size_ang = columns.get("blob/psize_A")
     if pixel_size_ang is not None:
-        _check_positive(pixel_size_ang, "blob/psize_A", path)
+        check_positive(pixel_size_ang, "blob/psize_A", path)
         rows["pixel_size_ang"] = pixel_size_ang
     shape = columns.get("blob/shape")
     box_px = None
@@ -341,13 +341,13 @@ def _fill_alignment(
     if psize_ang is None:
         notes.append(f"{path}: alignments3D/psize_A is missing, shifts scaled by blob/psize_A")
         psize_ang = columns.need("blob/psize_A").astype(np.float64)
-    _check_positive(psize_ang, "alignments3D/psize_A", path)
+    check_positive(psize_ang, "alignments3D/psize_A", path)
     rows["shift_ang"] = alignment.shift_px * psize_ang[:, None]
     if alignment.split is not None:
         rows["half_set"] = np.where(np.isin(alignment.split, (0, 1)), alignment.split + 1, -1)
 
 
-def _check_positive(values: NDArray[Any], field: str, path: Path) -> None:
+def check_positive(values: NDArray[Any], field: str, path: Path) -> None:
     """Raise InputError naming the first row whose pixel size cannot be one."""
     bad = np.flatnonzero(~((values > 0) & np.isfinite(values)))
     if bad.size:

@@ -47,12 +47,14 @@ def open_particles(path: Path, datadir: Path | None = None, *, poses: bool = Tru
 
     Raises
     ------
-    MissingFileError : no such file.
+    MissingFileError : no such file, or no such folder `datadir`.
     InputError : a kind that cannot be read, or bad content.
     """
     path = Path(path)
     if not path.exists():
         raise MissingFileError(f"{path}: no such file")
+    if datadir is not None and not datadir.is_dir():
+        raise MissingFileError(f"--datadir {datadir}: no such folder")
     suffix = path.suffix.lower()
     if suffix in (".mrcs", ".mrc", ".st"):
         table = particles_from_mrc(path)

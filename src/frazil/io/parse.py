@@ -27,6 +27,12 @@ def check_output(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
+def check_some(count: int, path: str) -> None:
+    """Raise InputError when a particle file has no row."""
+    if not count:
+        raise InputError(f"{path}: no particles in it")
+
+
 def check_even(box_px: int | None) -> None:
     """Raise InputError when -D is odd."""
     if box_px is not None and box_px % 2:

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frazil.errors import InputError
-from frazil.io.cryosparc import CsColumns
+from frazil.io.cryosparc import CsColumns, check_positive
 from frazil.io.parse import (
     box_of,
     box_warning,
     check_even,
     check_output,
+    check_some,
     differ,
     states,
     states_pixel_size,
@@ -80,8 +81,6 @@ def write_ctf(settings: CtfStarSettings | CtfCsSettings) -> ParsedCtf:
         parsed = ctf_from_star(settings)
     else:
         parsed = ctf_from_cs(settings)
-    if not len(parsed.parameters):
-        raise InputError(f"{settings.input}: no particles in it")
     write_pickle(out, parsed.parameters)
     lines = [*parsed.lines, "row 0:", *_first_row(parsed.parameters[0])]
     lines.append(f"wrote {out}: {len(parsed.parameters)} CTFs")
@@ -101,6 +100,7 @@ def ctf_from_star(settings: CtfStarSettings) -> ParsedCtf:
     """
     path = Path(settings.input)
     star = read_star(path)
+    check_some(len(star.particles), settings.input)
     stated = states_pixel_size(star)
     table = particles_from_star(path, pixel_size_ang=None if stated else settings.pixel_size_ang)
     lines = [f"{len(table)} particles"]
@@ -139,9 +139,10 @@ def ctf_from_cs(settings: CtfCsSettings) -> ParsedCtf:
     InputError : a field is missing, or a value is not a number; names field, file and row.
     """
     columns = CsColumns(Path(settings.input))
+    check_some(len(columns), settings.input)
     lines = [f"{len(columns)} particles"]
     shape = columns.get("blob/shape")
-    found_px = None if shape is None or not len(shape) else int(shape[0, 0])
+    found_px = None if shape is None else int(shape[0, 0])
     if shape is not None and settings.box_px is None and (shape != found_px).any():
         raise InputError(f"{settings.input}: blob/shape differs between rows; give -D")
     box_px = _given(settings.box_px, found_px, "blob/shape", lines, Path(settings.input))
@@ -149,6 +150,8 @@ def ctf_from_cs(settings: CtfCsSettings) -> ParsedCtf:
     sizes = columns.get("blob/psize_A")
     if sizes is None and settings.pixel_size_ang is None:
         raise InputError(f"{settings.input}: no field blob/psize_A; give --Apix")
+    if sizes is not None and settings.pixel_size_ang is None:
+        check_positive(sizes, "blob/psize_A", columns.path)
     values["size"] = _override("--Apix", settings.pixel_size_ang, sizes, lines)
     for name, (field, in_rad) in zip(CTF_COLUMNS, _CS, strict=True):
         if name == "phase_shift_deg" and columns.get(field) is None:

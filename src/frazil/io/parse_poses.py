@@ -21,6 +21,7 @@ from frazil.io.parse import (
     box_warning,
     check_even,
     check_output,
+    check_some,
     differ,
     states_pixel_size,
 )
@@ -80,6 +81,7 @@ def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
     check_even(settings.box_px)
     star = read_star(path)
     particles = star.particles
+    check_some(len(particles), settings.input)
     missing = [label for label in _ANGLES if label not in particles]
     if missing:
         raise InputError(
@@ -91,7 +93,7 @@ def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
     stated = states_pixel_size(star)
     override = 1.0 if kind == _SHIFTS_PX else (None if stated else settings.pixel_size_ang)
     table = particles_from_star(path, pixel_size_ang=override)
-    angles = particles.numbers(_ANGLES)[0] if len(table) else np.zeros(3)
+    angles = particles.numbers(_ANGLES)[0]
     lines = [
         f"{len(table)} particles",
         f"row 0: rot, tilt, psi = {_vector(angles, '.5f')} deg",
@@ -188,6 +190,7 @@ def poses_from_cs(settings: PoseCsSettings) -> ParsedPoses:
     """
     check_even(settings.box_px)
     columns = CsColumns(Path(settings.input))
+    check_some(len(columns), settings.input)
     alignment = read_alignment(columns, settings.abinit)
     if alignment is None:
         raise InputError(
@@ -197,15 +200,13 @@ def poses_from_cs(settings: PoseCsSettings) -> ParsedPoses:
     for what, field in (("pose", alignment.rotation_vector), ("shift", alignment.shift_px)):
         _check_finite(field, what, settings.input)
     rotation = from_cryosparc(torch.from_numpy(alignment.rotation_vector)).float().numpy()
-    count = len(rotation)
-    lines = [f"{count} particles"]
-    if count:
-        field_name = "alignments_class_0" if settings.abinit else "alignments3D"
-        vector = _vector(alignment.rotation_vector[0])
-        lines.append(f"row 0: {field_name}/pose = {vector} rad")
-    lines += _matrix_lines(rotation)
-    if not count:
-        return _finished(rotation, np.zeros((0, 2)), lines)
+    field_name = "alignments_class_0" if settings.abinit else "alignments3D"
+    vector = _vector(alignment.rotation_vector[0])
+    lines = [
+        f"{len(rotation)} particles",
+        f"row 0: {field_name}/pose = {vector} rad",
+        *_matrix_lines(rotation),
+    ]
     shift, said = _cs_shifts(alignment, columns, settings)
     return _finished(rotation, shift, [*lines, *said])
 
@@ -302,8 +303,6 @@ def _finished(
 
 def _matrix_lines(rotation: NDArray[np.float32]) -> list[str]:
     """Return the first rotation matrix, one line per row."""
-    if not len(rotation):
-        return []
     rows = [f"  {_vector(row, '9.6f')}" for row in rotation[0]]
     return ["row 0: rotation (model to image frame) =", *rows]
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from frazil.errors import InputError
+from frazil.geometry import ctf
 
 PARTICLE_DTYPE = np.dtype(
     [
@@ -52,15 +53,7 @@ FLAG_CLIPPED = 2
 FLAG_CONSTANT = 4
 """All pixels of the image are equal."""
 
-CTF_COLUMNS = (
-    "defocus_u_ang",
-    "defocus_v_ang",
-    "astigmatism_deg",
-    "voltage_kv",
-    "cs_mm",
-    "amplitude_contrast",
-    "phase_shift_deg",
-)
+CTF_COLUMNS = ctf.CTF_COLUMNS[1:]
 """Columns of the CTF in the order of cryoDRGN's ctf.pkl, whose columns 0 and 1 are box and A/px."""
 
 

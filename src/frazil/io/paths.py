@@ -24,8 +24,8 @@ def candidate_paths(name: str, table_file: Path, datadir: Path | None) -> list[P
     return list(dict.fromkeys(tried))
 
 
-def resolve_path(name: str, table_file: Path, datadir: Path | None) -> Path:
-    """Return the absolute path of the first place where the stack `name` is.
+def resolve_path(name: str, table_file: Path, datadir: Path | None, row: int) -> Path:
+    """Return the absolute path of the first place where the stack `name` of a row is.
 
     Raises
     ------
@@ -37,7 +37,8 @@ def resolve_path(name: str, table_file: Path, datadir: Path | None) -> Path:
             return path.absolute()
     places = ", ".join(_shorten(path) for path in tried)
     raise MissingFileError(
-        f"{table_file}: stack {name} not found; tried {places}; give --datadir FOLDER"
+        f"{table_file}: row {row} (0-based): stack {name} not found; tried {places}; give --datadir "
+        "FOLDER"
     )
 
 

@@ -234,19 +234,33 @@ def read_ctf(path: Path, n: int | None = None) -> NDArray[np.float64]:
     return ctf
 
 
-def read_indices(path: Path) -> NDArray[np.int64]:
+def read_selection(path: Path, n: int) -> NDArray[np.int64]:
+    """Return the distinct rows (n_selected,) of a set of `n` that a selection names, in its order.
+
+    Raises
+    ------
+    MissingFileError, InputError : as `read_indices` and `check_indices`; a mask of another length.
+    """
+    rows = read_indices(path, mask_length=n)
+    check_indices(rows, n, path)
+    return rows
+
+
+def read_indices(path: Path, mask_length: int | None = None) -> NDArray[np.int64]:
     """Return the row numbers (n,), 0-based, of a selection: .pkl, .npy, or .txt (one per line).
 
-    A boolean array is taken as a mask over all rows.
+    A boolean array is taken as a mask over all rows, of which there must be `mask_length`.
 
     Raises
     ------
     MissingFileError : no such file.
-    InputError : not a list of integers, or empty.
+    InputError : not a list of integers, empty, or a mask of another length.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise MissingFileError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; a file of row numbers is wanted")
     try:
         if path.suffix == ".npy":
             value = np.load(path, allow_pickle=False)
@@ -262,6 +276,11 @@ def read_indices(path: Path) -> NDArray[np.int64]:
     except (ValueError, TypeError, EOFError, OverflowError) as error:
         raise InputError(f"{path}: row numbers wanted ({_one_line(error)})") from error
     if rows.dtype == bool and rows.ndim == 1:
+        if mask_length not in (None, len(rows)):
+            raise InputError(
+                f"{path}: a mask over {len(rows)} particles, but there are {mask_length}: the "
+                "selection belongs to another set"
+            )
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise InputError(
@@ -269,6 +288,8 @@ def read_indices(path: Path) -> NDArray[np.int64]:
         )
     if not rows.size:
         raise InputError(f"{path}: the selection is empty")
+    if rows.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{path}: entry {rows.argmax()} (0-based) is {rows.max()}, no row number")
     return rows.astype(np.int64)
 
 

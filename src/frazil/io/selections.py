@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError
 
+_MOST_PARTICLES = 1 << 32
+
 
 def random_rows(
     total: int, count: int | None = None, fraction: float | None = None, seed: int = 0
@@ -26,6 +28,8 @@ def random_rows(
     ------
     InputError : both or neither of count and fraction, or a value out of its range.
     """
+    if total > _MOST_PARTICLES:
+        raise InputError(f"{total} particles: more than {_MOST_PARTICLES}; check the number")
     if (count is None) == (fraction is None):
         raise InputError("give either -n or --frac" + (", not both" if count is not None else ""))
     if fraction is not None:

@@ -46,7 +46,8 @@ def particles_from_txt(path: Path, datadir: Path | None = None) -> ParticleTable
     """
     path = Path(path)
     names = read_list(path)
-    resolved = {name: str(resolve_path(name, path, datadir)) for name in dict.fromkeys(names)}
+    rows = {name: names.index(name) for name in dict.fromkeys(names)}
+    resolved = {name: str(resolve_path(name, path, datadir, row)) for name, row in rows.items()}
     headers = {file: read_header(Path(file)) for file in dict.fromkeys(resolved.values())}
     return table_of_stacks([headers[resolved[name]] for name in names], path)
 

@@ -21,7 +21,7 @@ from frazil.io.atomic import write_bytes_atomic, write_text_atomic
 from frazil.io.images import ImageSource, open_images, open_particles
 from frazil.io.mrc import StackWriter, read_header, read_volume, write_volume
 from frazil.io.particles import ParticleTable
-from frazil.io.pickles import check_indices, read_indices
+from frazil.io.pickles import read_selection
 from frazil.preprocess.downsample_settings import DownsampleSettings
 from frazil.preprocess.inputs import image_fingerprint, used_sources
 from frazil.preprocess.parallel import one_torch_thread, ordered_map
@@ -120,9 +120,7 @@ def _selection(settings: DownsampleSettings, count: int) -> Rows:
     """Return the rows of the input to keep, in the order they are given."""
     if settings.ind is None:
         return np.arange(count)
-    indices = read_indices(Path(settings.ind))
-    check_indices(indices, count, Path(settings.ind))
-    return indices
+    return read_selection(Path(settings.ind), count)
 
 
 def _plan_stacks(out: Path, count: int, chunk: int | None) -> StackPlan:

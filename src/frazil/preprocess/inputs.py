@@ -15,7 +15,7 @@ import xxhash
 from frazil.errors import InputError
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
-from frazil.io.pickles import check_indices, read_ctf, read_indices, read_poses
+from frazil.io.pickles import read_ctf, read_poses, read_selection
 from frazil.preprocess.settings import PackSettings
 from frazil.settings import Settings, option
 from frazil.store.manifest import SourceFile
@@ -47,15 +47,14 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
 
     Raises
     ------
-    InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_indices`.
+    InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_selection`.
     """
     datadir = Path(settings.datadir) if settings.datadir else None
     table = open_particles(Path(settings.particles), datadir, poses=settings.poses is None)
     table = join_pickles(table, settings.poses, settings.ctf)
     if settings.ind is None:
         return table, {}
-    indices = read_indices(Path(settings.ind))
-    check_indices(indices, len(table), Path(settings.ind))
+    indices = read_selection(Path(settings.ind), len(table))
     return table.take(indices), {"--ind": len(table) - len(indices)}
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from frazil.io.particles import ParticleTable
+from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE, ParticleTable
 from frazil.preprocess.settings import PackSettings
 from frazil.store.manifest import Manifest
 from frazil.store.reader import ParticleStore
+
+_FLAGS = {"nonfinite": FLAG_NONFINITE, "clipped": FLAG_CLIPPED, "constant": FLAG_CONSTANT}
 
 
 def describe_input(
@@ -53,8 +55,7 @@ def describe_store(store: ParticleStore) -> Iterator[str]:
     yield f"precision: adds at most {worst_error(manifest):.3%} to the power of any shell"
     for name, count in manifest.flagged.items():
         if count:
-            bit = {"nonfinite": 1, "clipped": 2, "constant": 4}[name]
-            rows = np.flatnonzero(store.rows["flags"] & bit)
+            rows = np.flatnonzero(store.rows["flags"] & _FLAGS[name])
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             yield f"{count} images flagged {name}: rows {shown} (0-based)"
 

@@ -20,7 +20,9 @@ def shell_power(packed: Tensor, disc: HalfDisc) -> np.ndarray:
     sums = torch.zeros(len(packed), disc.radius_px, dtype=torch.float64)
     shell = disc.shell - 1
     # A few images at a time, which stay in the processor's cache as float64.
-    for part, out in zip(packed.split(_SUB_BATCH), sums.split(_SUB_BATCH), strict=True):
+    for part, out in zip(
+        torch.split(packed, _SUB_BATCH), torch.split(sums, _SUB_BATCH), strict=True
+    ):
         values = torch.view_as_real(part)
         real, imaginary = values[..., 0], values[..., 1]
         power = real.square().addcmul_(imaginary, imaginary)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from frazil.geometry.fourier import fft2_centred, fourier_from_hartley, hartley_from_fourier
+from frazil.geometry.fourier import fourier_from_hartley
 from frazil.geometry.packing import HalfDisc, half_disc, pack, pack_images
 from frazil.geometry.window import soft_window
 from frazil.preprocess.settings import WINDOW_OUTER, ImageSettings
@@ -111,9 +111,26 @@ def hartley_images(
     The samples at +D/2 are those of the original transform, not copies of those at -D/2; after a
     crop to D before the window the two are aliases of each other.
     """
-    if transform.crop_first:
-        images = downsample_images(images, transform.box_px)
-    full = hartley_from_fourier(fft2_centred(images * transform.weight))
-    side, radius = full.shape[-1], transform.box_px // 2
-    wanted = (torch.arange(-radius, radius + 1) + side // 2) % side
-    return full[:, wanted][:, :, wanted]
+    side = transform.box_px + 1
+    out = torch.empty(len(images), side, side)
+    for start in range(0, len(images), SUB_BATCH):
+        part = images[start : start + SUB_BATCH]
+        if transform.crop_first:
+            part = downsample_images(part, transform.box_px)
+        _hartley_part(part * transform.weight, out[start : start + SUB_BATCH])
+    return out
+
+
+def _hartley_part(images: Tensor, out: Tensor) -> None:
+    """Fill (B, D+1, D+1) with the centred Hartley transforms of a few images."""
+    radius = out.shape[-1] // 2
+    # 1. The half 0 <= kx <= D/2 of the transform, columns contiguous: (B, kx, ky).
+    rows = torch.fft.rfft(images, dim=-1)[..., : radius + 1]
+    half = torch.fft.fft(rows.transpose(-2, -1).contiguous(), dim=-1)
+    # 2. -D/2 <= ky <= D/2; the origin moves from pixel 0 to the middle by (-1)^(kx + ky).
+    ky = torch.arange(-radius, radius + 1)
+    half = half.index_select(-1, ky % images.shape[-1])
+    half = half * (1 - 2 * ((ky + torch.arange(radius + 1)[:, None]) % 2))
+    # 3. H(k) = Re F - Im F, and H(-k) = Re F + Im F.
+    out[..., radius:] = (half.real - half.imag).transpose(-2, -1)
+    out[..., :radius] = (half.real + half.imag)[:, 1:].flip(-2, -1).transpose(-2, -1)

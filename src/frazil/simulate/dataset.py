@@ -26,6 +26,7 @@ from frazil.errors import InputError, OutputExistsError
 from frazil.io.atomic import atomic_path, write_npy_atomic, write_text_atomic
 from frazil.io.mrc_writer import StackWriter, write_volume
 from frazil.simulate.export import (
+    METADATA_NAMES,
     Stacks,
     divide_into_stacks,
     write_cryodrgn_pickles,
@@ -173,14 +174,15 @@ def simulate_dataset(settings: SimulateSettings, out: Path) -> dict[str, Any]:
     Raises
     ------
     OutputExistsError
-        the folder holds a complete set and `overwrite` is not set.
+        the folder holds a complete set, or files of these names that are of no set begun here, and
+        `overwrite` is not set.
     MissingFileError, InputError, BudgetError
         as `build_simulation`, or a full disk.
     """
-    _clear(out, settings.overwrite)
     simulation = build_simulation(settings)
-    (out / "truth").mkdir(parents=True, exist_ok=True)
     stacks = divide_into_stacks(settings.num, settings.stacks)
+    _clear(out, settings.overwrite, [*stacks.names, *METADATA_NAMES])
+    (out / "truth").mkdir(parents=True, exist_ok=True)
     variance = simulation.clean_variance()
     measured = _write_stacks(simulation, stacks, variance, out)
     files = [*stacks.names, *_write_metadata(simulation, stacks, out)]
@@ -212,19 +214,31 @@ def _in_order(make: Callable[[Item], Images], items: Iterable[Item]) -> Iterator
         torch.set_num_threads(threads)
 
 
-def _clear(out: Path, overwrite: bool) -> None:
-    """Refuse a complete set, or with `overwrite` remove the files that it lists."""
+def _clear(out: Path, overwrite: bool, names: list[str]) -> None:
+    """Refuse a complete set, or with `overwrite` remove the files that it lists.
+
+    Refuse as well to write over files `names` of others; a set begun here has its truth folder.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"-o {out}: is a file; give the name of a folder")
     done = out / "simulation.json"
     if not done.exists():
+        foreign = [] if overwrite or (out / "truth").is_dir() else names
+        for name in foreign:
+            if (out / name).exists():
+                raise OutputExistsError(
+                    f"{out / name}: exists already, and is of no simulated set; give another "
+                    "folder, or --overwrite"
+                )
         return
     if not overwrite:
         raise OutputExistsError(f"{out}: holds a complete simulated set; give --overwrite")
     try:
-        names = msgspec.json.decode(done.read_bytes(), type=dict[str, Any]).get("files", [])
+        listed = msgspec.json.decode(done.read_bytes(), type=dict[str, Any]).get("files", [])
     except msgspec.DecodeError:
-        names = []
+        listed = []
     done.unlink()
-    for name in names:
+    for name in listed:
         path = (out / str(name)).resolve()
         if path.is_relative_to(out.resolve()):
             path.unlink(missing_ok=True)

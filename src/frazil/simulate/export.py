@@ -20,6 +20,7 @@ from frazil.io.star_writer import Columns, write_star
 from frazil.simulate.images import Grid
 from frazil.simulate.sampling import Draw
 
+METADATA_NAMES = ("particles.star", "particles.cs", "poses.pkl", "ctf.pkl")
 _OPTICS_GROUP = "opticsGroup1"
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 
 from frazil.errors import BudgetError, CorruptDataError, MissingFileError, OutputExistsError
-from frazil.io.atomic import atomic_path, write_bytes_atomic
+from frazil.io.atomic import write_bytes_atomic, write_npy_atomic
 from frazil.store.manifest import MANIFEST_NAME, BandRecord, Manifest, write_manifest
 
 SHARD_BYTES = 64 << 20
@@ -212,7 +212,7 @@ class StoreWriter:
         checksums = {}
         for name, array in arrays.items():
             path = self.folder / f"{name}.npy"
-            _write_npy(path, array)
+            write_npy_atomic(path, array)
             checksums[path.name] = file_checksum(path)
         write_manifest(self.folder, make_manifest(checksums))
         self._replace()
@@ -246,7 +246,7 @@ class StoreWriter:
             rows[self.slot[self.shard == shard]] = appended.reshape(rows.shape)
             parts = [np.ascontiguousarray(rows[:, 2 * b.start : 2 * b.stop]) for b in plan.bands]
             for path, part in zip(paths, parts, strict=True):
-                _write_npy(path, part)
+                write_npy_atomic(path, part)
             bucket.unlink()
         else:  # sealed before an interruption
             parts = [np.load(path, allow_pickle=False) for path in paths]
@@ -331,17 +331,6 @@ class StoreWriter:
             )
         if found > size_bytes:
             os.truncate(path, size_bytes)
-
-
-def _write_npy(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy, whole or not at all.
-
-    Not by np.save: on a full disk it raises an OSError that does not say so.
-    """
-    header = np.lib.format.header_data_from_array_1_0(array)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(np.ascontiguousarray(array).view(np.uint8).data)
 
 
 def _append(path: Path, array: np.ndarray) -> None:
