@@ -1,6 +1,9 @@
 """Flags made from settings: what the command line takes, says and refuses."""
 
 import argparse
+import errno
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -183,6 +186,48 @@ def test_an_unknown_command_exits_with_2(words, capsys):
     error = capsys.readouterr().err.strip()
     assert error.endswith("; see frazil --help")
     assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    "words", ["select_random 10", "select_random 10 -n x -o i.pkl", "select_random 1 -o i.pkl -q"]
+)
+def test_wrong_arguments_of_a_command_are_one_line(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("frazil select_random: error: ")
+    assert error.endswith("; see frazil select_random --help")
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError("Unable to allocate 72.8 TiB"), "not enough memory (Unable to allocate 72.8"),
+        (OSError(errno.EDQUOT, "quota", "a.pkl"), "no space left on the disk at a.pkl"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "aa"), "aa: file name too long"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(error, said, monkeypatch, capsys):
+    def fail(args: argparse.Namespace) -> None:
+        raise error
+
+    monkeypatch.setattr("frazil.cli.select_random.run", fail)
+    assert main(["select_random", "10", "-n", "2", "-o", "i.pkl"]) == 2
+    line = capsys.readouterr().err.strip()
+    assert said in line
+    assert "\n" not in line
+
+
+def test_output_that_nobody_reads_ends_the_program_without_a_word(tmp_path):
+    command = [sys.executable, "-m", "frazil.cli.main", "select_random", "10", "-n", "2", "-o"]
+    with subprocess.Popen(
+        [*command, str(tmp_path / "i.pkl")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()  # as `| head` does
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 141
 
 
 class Pair(Settings, frozen=True, kw_only=True):

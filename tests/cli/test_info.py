@@ -185,6 +185,25 @@ def test_an_npy_of_latents_tells_its_shape(tmp_path, capsys):
     assert facts(capsys, tmp_path / "z.npy")["array_0"] == [5, 3]
 
 
+@pytest.mark.parametrize("shape", [(), (0, 3), (0, 3, 3), (0, 9), (0,)])
+@pytest.mark.parametrize("kind", ["f4", "i8", "U1", "c8", "?"])
+def test_arrays_without_rows_and_of_other_types_are_described(tmp_path, capsys, shape, kind):
+    write_npy_atomic(tmp_path / "z.npy", np.zeros(shape, kind))
+    assert facts(capsys, tmp_path / "z.npy")
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3), (2, 9)])
+def test_text_of_the_shape_of_poses_or_ctf_is_described_as_an_array(tmp_path, capsys, shape):
+    write_npy_atomic(tmp_path / "z.npy", np.full(shape, "x"))
+    assert facts(capsys, tmp_path / "z.npy")["array_0"] == list(shape)
+
+
+def test_rows_past_the_end_of_their_stack_are_noted(star, capsys):
+    assert "wants image" not in shown(capsys, star)
+    star.write_text(star.read_text().replace("1@", "99@", 1))
+    assert "row 0 (0-based) wants image 98 (0-based) of a stack of" in shown(capsys, star)
+
+
 def test_a_store_tells_its_manifest(tmp_path, capsys):
     settings = PackSettings(box_px=8, max_threads=1)
     store = pack(make_particles(tmp_path, 12, 16), tmp_path / "X.frz", settings)
@@ -228,6 +247,7 @@ def test_several_paths_are_described_in_order(star, tmp_path, capsys):
         ("bad.npy", "bad.npy: not a plain .npy file"),
         ("bad.mrc", "bad.mrc: 1 bytes, shorter than an MRC header"),
         ("X.frz", "X.frz: packing was not finished"),
+        (".", ".: this folder is neither a particle store nor a run"),
     ],
 )
 def test_what_cannot_be_described_is_one_line(tmp_path, monkeypatch, capsys, name, said):

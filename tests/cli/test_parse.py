@@ -493,6 +493,45 @@ def test_wrong_arguments_are_one_line(star, monkeypatch, capsys, arguments, said
     assert not list(star.parent.rglob("*.pkl"))
 
 
+@pytest.mark.parametrize("command", ["parse_pose_csparc", "parse_ctf_csparc"])
+def test_a_cs_file_without_rows_is_refused(tmp_path, pkl, capsys, command):
+    path = write_cs_file(tmp_path / "p.cs")
+    write_cs(path, np.load(path)[:0])
+    code, _, error = run(capsys, command, path, "-o", pkl)
+    assert (code, pkl.exists()) == (2, False)
+    assert error.endswith("p.cs: no particles in it")
+
+
+@pytest.mark.parametrize("command", ["parse_pose_star", "parse_ctf_star"])
+def test_a_star_file_without_rows_is_refused(tmp_path, pkl, capsys, command):
+    columns = {name: [] for name in particle_columns()}
+    code, _, error = run(capsys, command, write_star(tmp_path / "p.star", columns), "-o", pkl)
+    assert (code, pkl.exists()) == (2, False)
+    assert error.endswith("p.star: no particles in it")
+
+
+@pytest.mark.parametrize(
+    ("command", "field", "value", "said"),
+    [
+        ("parse_ctf_csparc", "blob/psize_A", np.nan, "row 2 (0-based) has blob/psize_A nan"),
+        ("parse_ctf_csparc", "blob/psize_A", 0, "row 2 (0-based) has blob/psize_A 0.0"),
+        ("parse_ctf_csparc", "ctf/accel_kv", 0, "row 2 (0-based) has a voltage of 0 kV"),
+        ("parse_pose_csparc", "blob/psize_A", 0, "row 2 (0-based) has a pixel size that is not"),
+    ],
+)
+def test_scales_and_voltages_that_cannot_be_never_reach_a_pickle(
+    tmp_path, pkl, capsys, command, field, value, said
+):
+    path = write_cs_file(tmp_path / "p.cs")
+    array = np.load(path)
+    array[field][2] = value
+    write_cs(path, array)
+    code, _, error = run(capsys, command, path, "-o", pkl)
+    assert (code, pkl.exists()) == (2, False)
+    assert said in error
+    assert "\n" not in error
+
+
 # --- golden files, made by cryoDRGN from these inputs ---------------------------------------------
 
 

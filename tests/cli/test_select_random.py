@@ -73,6 +73,8 @@ def test_the_number_may_be_that_of_a_store(tmp_path: Path):
         ("10", "give either -n or --frac"),
         ("10 -n 2 --seed -1", "--seed -1: must be from 0"),
         ("nothing.frz -n 2", "nothing.frz: no such file"),
+        ("99999999999999999999 -n 2", "particles: more than 4294967296; check the number"),
+        ("10 -n 2 -s ind.pkl", "-s ind.pkl: is the file of -o"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, said):

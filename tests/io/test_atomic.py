@@ -68,6 +68,29 @@ def test_a_folder_that_is_not_there_or_not_writable_is_named(tmp_path: Path) -> 
         raise PermissionError(errno.EACCES, "Permission denied")
 
 
+def test_a_folder_in_the_place_of_the_file_is_named_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.pkl").mkdir()
+    with pytest.raises(InputError, match=r"a\.pkl: is a folder"):
+        write_text_atomic(tmp_path / "a.pkl", "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pkl"]
+
+
+def test_a_read_only_file_system_is_named_though_cleaning_up_fails_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with (
+        pytest.raises(InputError, match=r"a\.bin: may not be written .*choose another"),
+        atomic_path(tmp_path / "a.bin"),
+    ):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 def test_npy_keeps_the_array_and_refuses_objects(tmp_path: Path) -> None:
     array = np.asfortranarray(np.arange(6.0).reshape(2, 3))
     write_npy_atomic(tmp_path / "a.cs", array)

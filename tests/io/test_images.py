@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io import images as images_module
+from frazil.io.cryosparc import write_cs
 from frazil.io.images import open_images, open_particles, resolve_path
 from frazil.io.mrc import HEADER_BYTES, StackWriter, write_volume
 from frazil.io.particles import ParticleTable, empty_rows
@@ -149,11 +150,11 @@ def test_paths_are_tried_as_datadir_users_expect(
     ]
     for place in reversed(places):  # the one made last is the first to be tried
         stack(place, 1)
-        assert resolve_path(">J1/a.mrcs", file, data) == place
-    assert resolve_path("J1/a.mrcs", file, None) == places[2]
-    assert resolve_path(str(places[3]), file, data) == places[3]
-    with pytest.raises(MissingFileError, match=r"p\.star: stack x\.mrcs not found; tried .*data/x"):
-        resolve_path("x.mrcs", file, data)
+        assert resolve_path(">J1/a.mrcs", file, data, 0) == place
+    assert resolve_path("J1/a.mrcs", file, None, 0) == places[2]
+    assert resolve_path(str(places[3]), file, data, 0) == places[3]
+    with pytest.raises(MissingFileError, match=r"row 7 .*: stack x\.mrcs not found; tried .*data/x"):
+        resolve_path("x.mrcs", file, data, 7)
 
 
 def test_same_basenames_in_two_folders_are_never_mixed_up(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_a_list_numbers_its_stacks_in_order_and_may_repeat_one(tmp_path: Path) -
     assert source.read(np.arange(8))[:, 0, 0].tolist() == [10, 11, 12, 0, 1, 10, 11, 12]
     (tmp_path / "other").mkdir()
     moved = (tmp_path / "s/list.txt").rename(tmp_path / "other/list.txt")
-    with pytest.raises(MissingFileError, match=r"list\.txt: stack b\.mrcs not found"):
+    with pytest.raises(MissingFileError, match=r"list\.txt: row 0 \(0-based\): stack b\.mrcs not found"):
         open_particles(moved)
     assert len(open_particles(moved, tmp_path / "s")) == 8
     (tmp_path / "e.txt").write_text("\n\n")
@@ -229,3 +230,26 @@ def test_what_cannot_be_particles_is_refused(tmp_path: Path) -> None:
         open_particles(tmp_path / "a.pdb")
     with pytest.raises(MissingFileError, match=r"none\.mrcs"):
         open_particles(tmp_path / "none.mrcs")
+    path = stack(tmp_path / "a.mrcs", 1)
+    for datadir in (tmp_path / "nowhere", path):
+        with pytest.raises(MissingFileError, match=rf"--datadir .*{datadir.name}: no such folder"):
+            open_particles(path, datadir)
+
+
+def test_an_image_past_4_gib_named_by_a_32_bit_index_of_a_cs_file_is_the_right_one(
+    tmp_path: Path,
+) -> None:
+    # 16384 images of 256 px are 4 GiB; in 32 bits the place of image 16384 wraps to that of 0.
+    side, index = 256, np.array([16384, 0], np.uint32)
+    header = bytearray(stack(tmp_path / "one.mrcs", 1, side=side).read_bytes()[:HEADER_BYTES])
+    header[8:12] = (16385).to_bytes(4, "little")
+    with (tmp_path / "large.mrcs").open("wb") as file:  # sparse
+        file.write(header)
+        for row, value in zip(index.tolist(), (7.0, 3.0), strict=True):
+            file.seek(HEADER_BYTES + row * side**2 * 4)
+            file.write(np.full((side, side), value, "<f4").tobytes())
+    array = np.zeros(2, [("uid", "<u8"), ("blob/path", "S10"), ("blob/idx", "<u4")])
+    array["uid"], array["blob/path"], array["blob/idx"] = [1, 2], b"large.mrcs", index
+    write_cs(tmp_path / "p.cs", array)
+    with open_images(open_particles(tmp_path / "p.cs")) as images:
+        assert images.read([0, 1])[:, 5, 5].tolist() == [7, 3]

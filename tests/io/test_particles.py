@@ -52,6 +52,16 @@ def test_a_mixture_of_known_and_unknown_names_the_row() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(indices=st.lists(st.integers(0, 9), max_size=20))
+def test_a_voltage_of_zero_is_named_by_row() -> None:
+    rows = empty_rows(3)
+    for name in CTF_COLUMNS:
+        rows[name] = 1.0
+    assert ParticleTable(rows, ("s",), 8, origin="set.star").has_ctf
+    rows["voltage_kv"][1] = 0
+    with pytest.raises(InputError, match=r"set\.star: row 1 \(0-based\) has a voltage of 0 kV"):
+        _ = ParticleTable(rows, ("s",), 8, origin="set.star").has_ctf
+
+
 def test_take_keeps_order_and_repeats(indices: list[int]) -> None:
     whole = table(10)
     whole.rows["index"] = np.arange(10) * 3

@@ -22,6 +22,7 @@ from frazil.io.pickles import (
     read_indices,
     read_pickle,
     read_poses,
+    read_selection,
     write_pickle,
 )
 
@@ -265,6 +266,24 @@ def test_text_and_objects_are_no_selection(tmp_path: Path) -> None:
             read_indices(tmp_path / name)
     with pytest.raises(MissingFileError, match=r"none\.pkl"):
         read_indices(tmp_path / "none.pkl")
+
+
+def test_a_mask_must_be_over_all_particles(tmp_path: Path) -> None:
+    np.save(tmp_path / "mask.npy", np.array([False, True, True]))
+    assert read_selection(tmp_path / "mask.npy", 3).tolist() == [1, 2]
+    with pytest.raises(InputError, match=r"mask\.npy: a mask over 3 particles, but there are 4"):
+        read_selection(tmp_path / "mask.npy", 4)
+
+
+def test_a_number_beyond_64_bits_does_not_wrap_to_a_row(tmp_path: Path) -> None:
+    np.save(tmp_path / "i.npy", np.array([0, 2**63 + 5], np.uint64))
+    with pytest.raises(InputError, match=r"entry 1 \(0-based\) is 9223372036854775813, no row"):
+        read_indices(tmp_path / "i.npy")
+
+
+def test_a_folder_is_no_selection(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder"):
+        read_indices(tmp_path)
 
 
 def test_selections_are_checked_against_the_set() -> None:

@@ -245,6 +245,30 @@ def test_complete_set_is_refused_and_overwritten_only_when_asked(tmp_path: Path)
     assert (tmp_path / "mine.txt").exists()
 
 
+def test_settings_that_cannot_be_leave_a_complete_set_as_it_was(tmp_path: Path) -> None:
+    simulate_dataset(SimulateSettings(num=3, box_px=16), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="-D 17"):
+        simulate_dataset(SimulateSettings(num=3, box_px=17, overwrite=True), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["particles.mrcs", "particles.star", "poses.pkl"])
+def test_particles_of_others_are_replaced_only_when_asked(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputExistsError, match=f"{name}: exists already, and is of no simulated"):
+        simulate_dataset(SimulateSettings(num=3, box_px=16), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    simulate_dataset(SimulateSettings(num=3, box_px=16, overwrite=True), tmp_path)
+    assert (tmp_path / "simulation.json").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="out: is a file"):
+        simulate_dataset(SimulateSettings(num=3, box_px=16), tmp_path / "out")
+
+
 def test_interrupted_set_is_not_taken_for_a_complete_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,9 +94,10 @@ def describe_arrays(path: Path) -> Facts:
         facts.add("holds", f"{len(objects)} objects: {kinds}", len(objects))
         return facts
     first = arrays[0]
-    if first.ndim == 3 and first.shape[1:] == (3, 3):
+    numbers = all(array.dtype.kind in "fiu" for array in arrays)
+    if numbers and first.ndim == 3 and first.shape[1:] == (3, 3):
         return _poses(path, first, arrays[1] if len(arrays) > 1 else None)
-    if first.ndim == 2 and first.shape[1] == 9 and len(arrays) == 1:
+    if numbers and first.ndim == 2 and first.shape[1] == 9 and len(arrays) == 1:
         return _ctf(path, first)
     if first.ndim == 1 and first.dtype.kind in "iu":
         return _indices(path, first)
@@ -112,7 +113,8 @@ def describe_arrays(path: Path) -> Facts:
 
 def _note_unknown(facts: Facts, array: NDArray[Any], what: str) -> None:
     """Note rows that hold values which are not finite numbers."""
-    bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+    known = np.atleast_1d(np.isfinite(array))
+    bad = np.flatnonzero(~known.all(axis=tuple(range(1, known.ndim))))
     if bad.size:
         facts.notes.append(
             f"{what}: {len(bad)} rows are not finite numbers, the first is row {bad[0]} (0-based)"

@@ -13,14 +13,14 @@ from frazil.errors import FrazilError
 STEPS = (
     (
         "particles/simulation.json",
-        "simulate -n {images} -D 64 --swing 120 --snr 0.1 -o {out}/particles",
+        "simulate -n {images} -D 48 --swing 120 --snr 0.2 -o {out}/particles",
     ),
     ("particles.frz", "preprocess {out}/particles/particles.star -o {out}/particles.frz"),
     ("consensus/backproject.mrc", "backproject_voxel {out}/particles.frz -o {out}/consensus"),
     (
         "train/weights.{epochs}.safetensors",
-        "train_vae {out}/particles.frz --zdim 2 -n {epochs} --lr 5e-4 --enc-dim 128 --dec-dim 128"
-        " --no-analysis -o {out}/train",
+        "train_vae {out}/particles.frz --zdim 2 -n {epochs} -b 8 --lr 2e-3 --no-analysis"
+        " --enc-dim 96 --enc-layers 2 --dec-dim 96 --dec-layers 2 -o {out}/train",
     ),
     (
         "train/analyze.{epochs}/report.html",
@@ -33,12 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of demo."""
     parser.add_argument("-o", default="demo", metavar="DIR", help="folder (default: demo)")
     parser.add_argument("--images", type=int, default=3000, help="images (default: 3000)")
-    parser.add_argument("--epochs", type=int, default=6, help="epochs (default: 6)")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs (default: 8)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the steps one after another."""
+    from frazil.analysis.truth import agreement_with_truth
     from frazil.cli.main import main
+    from frazil.runs.folder import Run
 
     out = Path(args.o)
     out.mkdir(parents=True, exist_ok=True)
@@ -50,6 +52,12 @@ def run(args: argparse.Namespace) -> None:
             print("(done already)")
         elif main(shlex.split(words)) != 0:
             raise FrazilError("the step above failed; the demo stops here")
+    truth = out / "particles" / "truth"
+    agreement = agreement_with_truth(
+        Run.open(out / "train"), args.epochs, truth / "conformations.npy"
+    )
+    print("\nagreement of the latents with the true angle of the arm:")
+    print(", ".join(f"{name} {value:.2f}" for name, value in agreement.items()))
     report = out / STEPS[-1][0].format(**values)
     print(f"\nLook at {report.resolve()} in a browser.")
-    print(f"Consensus map: {out}/consensus; volumes: {report.parent}; truth: {out}/particles/truth")
+    print(f"Consensus map: {out}/consensus; volumes: {report.parent}; truth: {truth}")

@@ -37,6 +37,7 @@ COMMANDS = {
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_THE_PATH = (
     errno.EACCES,
+    errno.EEXIST,
     errno.EIO,
     errno.EISDIR,
     errno.ELOOP,

@@ -128,7 +128,7 @@ def ctf_from_star(settings: CtfStarSettings) -> ParsedCtf:
             values[name] = _override(flag, given, found, lines)
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}")
-    return _assembled(len(table), values, lines)
+    return _assembled(len(table), values, lines, path)
 
 
 def ctf_from_cs(settings: CtfCsSettings) -> ParsedCtf:
@@ -166,7 +166,7 @@ def ctf_from_cs(settings: CtfCsSettings) -> ParsedCtf:
                 f"({bad.size} rows); leave these particles out"
             )
         values[name] = np.rad2deg(column) if in_rad else column
-    return _assembled(len(columns), values, lines)
+    return _assembled(len(columns), values, lines, columns.path)
 
 
 def _given(
@@ -197,11 +197,17 @@ def _override(flag: str, given: float | None, found: Any, lines: list[str]) -> A
     return given
 
 
-def _assembled(count: int, values: dict[str, Any], lines: list[str]) -> ParsedCtf:
+def _assembled(count: int, values: dict[str, Any], lines: list[str], path: Path) -> ParsedCtf:
     """Return the columns side by side; single values go into every row."""
     parameters = np.empty((count, 9), np.float32)
     for place, name in enumerate(("box", "size", *CTF_COLUMNS)):
         parameters[:, place] = values[name]
+    off = np.flatnonzero(parameters[:, 5] <= 0)
+    if off.size:
+        raise InputError(
+            f"{path}: row {off[0]} (0-based) has a voltage of {parameters[off[0], 5]:g} kV; it must "
+            "be positive, correct the file"
+        )
     return ParsedCtf(parameters, tuple(lines))
 
 

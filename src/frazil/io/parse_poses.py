@@ -221,7 +221,8 @@ def _cs_shifts(
     scale = float(_HETREFINE_SCALE if settings.hetrefine else 1)
     lines: list[str] = []
     if psize is not None and blob is not None:
-        ratio = psize / blob.astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):  # checked below, with the row
+            ratio = psize / blob.astype(np.float64)
         if settings.hetrefine and settings.box_px is None:
             lines.append("note: --hetrefine changes nothing here, alignments3D/psize_A is known")
     elif psize is None:

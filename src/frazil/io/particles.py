@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from frazil.errors import InputError
-from frazil.geometry import ctf
+from frazil.geometry.ctf import CTF_COLUMNS as CTF_PARAMETERS
 
 PARTICLE_DTYPE = np.dtype(
     [
@@ -53,7 +53,7 @@ FLAG_CLIPPED = 2
 FLAG_CONSTANT = 4
 """All pixels of the image are equal."""
 
-CTF_COLUMNS = ctf.CTF_COLUMNS[1:]
+CTF_COLUMNS = CTF_PARAMETERS[1:]
 """Columns of the CTF in the order of cryoDRGN's ctf.pkl, whose columns 0 and 1 are box and A/px."""
 
 
@@ -113,7 +113,13 @@ class ParticleTable:
 
     @property
     def has_ctf(self) -> bool:
-        """True when every row has all of CTF_COLUMNS; InputError when only some rows do."""
+        """True when every row has all of CTF_COLUMNS; InputError when only some do, or at 0 kV."""
+        off = np.flatnonzero(self.rows["voltage_kv"] <= 0)  # False for NaN
+        if off.size:
+            raise InputError(
+                f"{self.origin}: row {off[0]} (0-based) has a voltage of "
+                f"{self.rows['voltage_kv'][off[0]]:g} kV ({off.size} rows); correct the file"
+            )
         return self._all_finite(CTF_COLUMNS, "CTF")
 
     @property
@@ -221,7 +227,7 @@ class ParticleTable:
 
     def ctf_array(self) -> NDArray[np.float64]:
         """Return (N, 8): pixel size A, then CTF_COLUMNS; the parameters of `geometry.ctf`."""
-        columns = ("pixel_size_ang", *CTF_COLUMNS)
+        columns = CTF_PARAMETERS
         return np.stack([self.rows[name].astype(np.float64) for name in columns], axis=1)
 
     def _box_ang(

@@ -4,7 +4,6 @@ Owns: the pre-sample, the threads, the order of writing, row accounting and the 
 own: the maths of one image (`steps`), the statistics' formulas or the bytes (`frazil.store`).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -17,6 +16,7 @@ from frazil.errors import InputError
 from frazil.geometry.packing import TILE_PX
 from frazil.io.images import ImageSource, open_images
 from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE, ParticleTable
+from frazil.preprocess.blocks import Block, encode_block
 from frazil.preprocess.inputs import (
     DistinctImages,
     image_fingerprint,
@@ -28,13 +28,11 @@ from frazil.preprocess.parallel import one_torch_thread, ordered_map, progress
 from frazil.preprocess.settings import WINDOW_OUTER, PackSettings
 from frazil.preprocess.statistics import (
     ShellStatistics,
-    constant_images,
-    image_gains,
     reference_shell_rms,
     shell_power,
 )
 from frazil.preprocess.steps import SUB_BATCH, packed_coefficients, plan_transform
-from frazil.store.codec import INT8_LIMIT, Codec, shell_steps
+from frazil.store.codec import Codec, shell_steps
 from frazil.store.manifest import (
     MANIFEST_NAME,
     BandRecord,
@@ -48,7 +46,6 @@ from frazil.store.manifest import (
 from frazil.store.reader import ParticleStore
 from frazil.store.writer import (
     BLOCK_ROWS,
-    FACTS_DTYPE,
     StorePlan,
     StoreWriter,
     rows_per_shard,
@@ -165,11 +162,13 @@ class _Packing:
         task = self._task_images()
         starts = range(writer.images_done, self.plan.images, task)
 
-        def work(start: int) -> "_Block":
-            rows = self.distinct.rows[start : start + task]
-            return self._block(rows, self.group[start : start + task], reference, codec)
+        def work(start: int) -> Block:
+            part = slice(start, start + task)
+            images = self.images.read(self.distinct.rows[part])
+            groups = (self.group[part], len(self.group_names))
+            return encode_block(images, groups, self.transform, codec, reference)
 
-        pending: list[_Block] = []
+        pending: list[Block] = []
         uncommitted = 0
         with tqdm(
             total=self.plan.images, initial=writer.images_done, unit="img", desc="packing"
@@ -211,45 +210,6 @@ class _Packing:
         parts = ordered_map(work, starts, self.settings.max_threads)
         power = list(progress(parts, "sampling", "block", len(starts)))
         return reference_shell_rms(np.concatenate(power), self.counts)
-
-    def _block(
-        self, rows: np.ndarray, groups: np.ndarray, reference: np.ndarray, codec: Codec
-    ) -> "_Block":
-        """Return the records, facts and statistics of some images."""
-        disc = self.transform.disc
-        images = self.images.read(rows)
-        packed = packed_coefficients(torch.from_numpy(images), self.transform)
-        power = shell_power(packed, disc)
-        total = power.sum(1)
-        facts = np.zeros(len(rows), FACTS_DTYPE)
-        exact = codec.precision == "float32"  # stored as it is
-        facts["gain"] = 1 if exact else image_gains(power, reference, self.counts)
-        facts["flags"] |= np.where(np.isfinite(total), 0, FLAG_NONFINITE).astype(np.uint32)
-        constant = constant_images(images) | (total == 0)
-        facts["flags"] |= np.where(constant, FLAG_CONSTANT, 0).astype(np.uint32)
-        finite = np.isfinite(total)
-        if not finite.all():
-            packed[torch.from_numpy(~finite)] = 0
-        gain = torch.from_numpy(facts["gain"].copy())
-        codes = codec.encode(packed, gain)
-
-        statistics = ShellStatistics.zeros(len(self.group_names), len(self.counts))
-        np.add.at(statistics.power, groups[finite], power[finite])
-        statistics.images += np.bincount(groups[finite], minlength=len(self.group_names))
-        # The error of rounding and clipping, on the first images of every block.
-        few = slice(0, SUB_BATCH)
-        error = codec.decode(codes[few], gain[few]) - packed[few]
-        statistics.error_power += shell_power(error, disc).sum(0)
-        statistics.error_images += len(error)
-        if codec.precision == "int8":
-            clipped = codes.abs().amax(1) == INT8_LIMIT
-            facts["flags"] |= np.where(clipped.numpy(), FLAG_CLIPPED, 0).astype(np.uint32)
-            ends = (codes[clipped].abs() == INT8_LIMIT).sum(0).view(-1, 2).sum(1)
-            shell = (disc.shell - 1).numpy()
-            statistics.clipped += np.bincount(
-                shell, weights=ends.numpy(), minlength=len(self.counts)
-            ).astype(np.int64)
-        return _Block(codes.numpy(), facts, statistics)
 
     def final_rows(self, writer: StoreWriter, facts: np.ndarray) -> np.ndarray:
         """Return particles.npy: the table's rows with their place, gain and flags."""
@@ -327,13 +287,6 @@ class _Packing:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
-    records: np.ndarray
-    facts: np.ndarray
-    statistics: ShellStatistics
-
-
 def open_or_pack(
     table: ParticleTable, out: Path, settings: PackSettings, command: str = ""
 ) -> ParticleStore:
@@ -351,7 +304,7 @@ def open_or_pack(
     return pack(table, out, settings, command=command)
 
 
-def _append_all(writer: StoreWriter, pending: list[_Block]) -> int:
+def _append_all(writer: StoreWriter, pending: list[Block]) -> int:
     """Append and forget the pending blocks; return their bytes."""
     if not pending:
         return 0
