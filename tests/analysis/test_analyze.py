@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from frazil.analysis.latents import load_latents
 from frazil.analysis.report import Section, facts, page, paths, table, thumbnail
 from frazil.analysis.settings import AnalyzeSettings, VolumeSettings
 from frazil.errors import CorruptDataError, MissingFileError
+from frazil.io.images import open_particles
 from frazil.io.mrc import read_volume
+from frazil.preprocess.pipeline import pack
+from frazil.preprocess.settings import PackSettings
 from frazil.runs.folder import Run
 from tests.analysis.tiny_run import PARTICLES, ROWS, ZDIM, make_run
 
@@ -182,6 +186,21 @@ def test_more_components_than_dimensions_is_said(run_path: Path) -> None:
 
 def test_a_lost_store_costs_the_thumbnails_only(run_path: Path) -> None:
     (run_path.parent / "particles.frz").rename(run_path.parent / "elsewhere.frz")
+    said: list[str] = []
+    report = analyze_run(run_path, 2, QUICK, log=said.append)
+    assert any(line.startswith("no particle pictures") for line in said)
+    assert "Cluster volumes" in report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("change", ["damaged", "other particles"])
+def test_a_store_that_changed_costs_the_thumbnails_only(change: str, run_path: Path) -> None:
+    store = run_path.parent / "particles.frz"
+    if change == "damaged":
+        (store / "manifest.json").write_text("{")
+    else:
+        few = open_particles(run_path.parent / "simulated" / "particles.star").take(np.arange(5))
+        shutil.rmtree(store)
+        pack(few, store, PackSettings(max_threads=1))
     said: list[str] = []
     report = analyze_run(run_path, 2, QUICK, log=said.append)
     assert any(line.startswith("no particle pictures") for line in said)

@@ -113,3 +113,11 @@ def test_a_handful_of_particles_is_shown_by_principal_components() -> None:
     z, _ = _blobs(per_blob=2, blobs=2)
     coordinates = principal_axes(z).project(z)[:, :2]
     np.testing.assert_allclose(umap_embedding(z), coordinates, atol=1e-4)
+
+
+def test_one_latent_has_axes_and_no_variance() -> None:
+    z = np.array([[1.0, 2.0, 3.0]], np.float32)
+    axes = principal_axes(z)
+    assert axes.axes.shape == (1, 3)
+    np.testing.assert_array_equal(axes.explained, [0])
+    np.testing.assert_array_equal(axes.project(z), [[0]])

@@ -151,3 +151,13 @@ def test_the_hand_agrees_between_its_halves_as_well_as_with_cryodrgn(shared_data
     curve = np.loadtxt("out/fsc-vals.txt")[:, 2]
     for shell, theirs in ((9, 0.95), (18, 0.82), (30, 0.62)):
         assert curve[shell] > theirs - 0.005
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_the_work(
+    particles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("out").touch()
+    assert backproject(particles / "particles.frz") == 2
+    captured = capsys.readouterr()
+    assert "out: is a file" in captured.err
+    assert "back-projecting" not in captured.out

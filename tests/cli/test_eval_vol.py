@@ -95,3 +95,16 @@ def test_bad_requests_are_one_line_and_leave_nothing(
     assert message in error
     assert error.strip().count("\n") == 0
     assert not list(Path().iterdir())
+
+
+def test_an_output_of_the_other_kind_is_refused(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.mrc").mkdir()
+    for name, words in (("file", "is a file"), ("folder.mrc", "is a folder")):
+        assert (
+            main(["eval_vol", run, "-z", "0", "0", "0", "-o", str(tmp_path / name), "--overwrite"])
+            == 2
+        )
+        assert words in capsys.readouterr().err

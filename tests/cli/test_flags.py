@@ -206,6 +206,10 @@ def test_wrong_arguments_of_a_command_are_one_line(words, capsys):
     [
         (MemoryError("Unable to allocate 72.8 TiB"), "not enough memory (Unable to allocate 72.8"),
         (OSError(errno.EDQUOT, "quota", "a.pkl"), "no space left on the disk at a.pkl"),
+        (
+            UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "no"),
+            "'a\\udcff': cannot be written as utf-8",
+        ),
         (OSError(errno.ENAMETOOLONG, "File name too long", "aa"), "aa: file name too long"),
     ],
 )

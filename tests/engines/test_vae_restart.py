@@ -127,6 +127,47 @@ def test_a_kill_at_the_end_of_an_epoch_changes_nothing(
     _assert_same_run(tmp_path, whole)
 
 
+def _stop_in_evaluation(patch: pytest.MonkeyPatch) -> None:
+    """Let SIGINT come while the latents are evaluated after the last epoch."""
+    evaluate = loop.centred_images
+
+    def interrupted(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*args)
+
+    patch.setattr(loop, "centred_images", interrupted)
+
+
+def test_a_signal_while_latents_are_evaluated_stops_and_loses_no_step(
+    store: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _stop_in_evaluation(patch)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(begin(tmp_path, make_settings(store)))
+    assert not (tmp_path / "z.3.npy").exists()
+    _, facts = load_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert (facts["epoch"], facts["batch"]) == (3, STEPS_PER_EPOCH)
+    loop.train(begin(tmp_path, make_settings(store)))
+    _assert_same_run(tmp_path, whole)
+
+
+def test_a_signal_while_the_last_files_are_written_stops_after_them(
+    store: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = loop.write_latents
+
+    def interrupted(run: Run, epoch: int, *args: Any) -> None:
+        if epoch == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        write(run, epoch, *args)
+
+    monkeypatch.setattr(loop, "write_latents", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(begin(tmp_path, make_settings(store)))
+    _assert_same_run(tmp_path, whole)
+
+
 def test_more_epochs_go_on_where_the_run_ended(store: Path, whole: Path, tmp_path: Path) -> None:
     loop.train(begin(tmp_path, make_settings(store, epochs=1)))
     loop.train(begin(tmp_path, make_settings(store, epochs=3)))

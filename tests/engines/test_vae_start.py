@@ -208,3 +208,61 @@ def test_the_command_takes_cryodrgns_flags(
     refusal = capsys.readouterr().err.strip().splitlines()[-1]
     assert refusal.startswith("frazil train_vae: error: ")
     assert "is complete" in refusal
+
+
+def test_load_reads_weights_of_the_folder_that_is_overwritten(store: Path, tmp_path: Path) -> None:
+    train(begin(tmp_path, make_settings(store, epochs=1)))
+    weights = tmp_path / "weights.1.safetensors"
+    trained = load_model(weights)[0].state_dict()
+    settings = make_settings(store, epochs=1, load=str(weights))
+    training = begin(tmp_path, settings, overwrite=True)
+    assert not weights.exists()
+    for name, tensor in training.model.state_dict().items():
+        assert torch.equal(tensor, trained[name])
+
+
+def test_weights_that_cannot_be_loaded_leave_the_folder_as_it_was(
+    store: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingFileError, match="nope"):
+        begin(tmp_path / "new", make_settings(store, load="nope.safetensors"))
+    assert not (tmp_path / "new").exists()
+    train(begin(tmp_path / "run", make_settings(store, epochs=1)))
+    with pytest.raises(MissingFileError, match="nope"):
+        begin(tmp_path / "run", make_settings(store, load="nope.safetensors"), overwrite=True)
+    assert (tmp_path / "run" / "weights.1.safetensors").is_file()
+
+
+def test_a_kill_before_rows_were_written_is_made_good(store: Path, tmp_path: Path) -> None:
+    begin(tmp_path, make_settings(store))
+    (tmp_path / "rows.npy").unlink()
+    begin(tmp_path, make_settings(store))
+    np.testing.assert_array_equal(Run.open(tmp_path).rows(), np.arange(COUNT))
+
+
+def test_flags_of_packing_are_said_to_do_nothing_for_a_store(store: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = make_settings(store, uninvert_data=True, window_r=0.7, precision="float16")
+    begin(tmp_path / "flags", settings, said=said)
+    (line,) = [line for line in said if "no effect" in line]
+    assert line.startswith("--window-r --uninvert-data --precision: no effect")
+    said.clear()
+    begin(tmp_path / "plain", make_settings(store), said=said)
+    assert not [line for line in said if "no effect" in line]
+
+
+@pytest.mark.parametrize("cache", [None, "cache"])
+def test_a_file_in_place_of_the_folder_is_refused(cache: str | None, tmp_path: Path) -> None:
+    stack = write_stack(tmp_path / "raw")
+    (tmp_path / "cache").touch()
+    settings = make_settings(stack, cache=cache and str(tmp_path / cache))
+    out = tmp_path / ("run" if cache else "cache")
+    with pytest.raises(InputError, match="cache: is a file"):
+        begin(out, settings)
+
+
+def test_a_file_without_particles_is_refused_as_such(tmp_path: Path) -> None:
+    star = tmp_path / "none.star"
+    star.write_text("data_particles\n\nloop_\n_rlnImageName #1\n_rlnAngleRot #2\n")
+    with pytest.raises(InputError, match=r"none\.star.*no particles|none\.star.*row"):
+        begin(tmp_path / "run", make_settings(star, poses=None, ctf=None))

@@ -153,7 +153,9 @@ def test_paths_are_tried_as_datadir_users_expect(
         assert resolve_path(">J1/a.mrcs", file, data, 0) == place
     assert resolve_path("J1/a.mrcs", file, None, 0) == places[2]
     assert resolve_path(str(places[3]), file, data, 0) == places[3]
-    with pytest.raises(MissingFileError, match=r"row 7 .*: stack x\.mrcs not found; tried .*data/x"):
+    with pytest.raises(
+        MissingFileError, match=r"row 7 .*: stack x\.mrcs not found; tried .*data/x"
+    ):
         resolve_path("x.mrcs", file, data, 7)
 
 
@@ -192,7 +194,9 @@ def test_a_list_numbers_its_stacks_in_order_and_may_repeat_one(tmp_path: Path) -
     assert source.read(np.arange(8))[:, 0, 0].tolist() == [10, 11, 12, 0, 1, 10, 11, 12]
     (tmp_path / "other").mkdir()
     moved = (tmp_path / "s/list.txt").rename(tmp_path / "other/list.txt")
-    with pytest.raises(MissingFileError, match=r"list\.txt: row 0 \(0-based\): stack b\.mrcs not found"):
+    with pytest.raises(
+        MissingFileError, match=r"list\.txt: row 0 \(0-based\): stack b\.mrcs not found"
+    ):
         open_particles(moved)
     assert len(open_particles(moved, tmp_path / "s")) == 8
     (tmp_path / "e.txt").write_text("\n\n")

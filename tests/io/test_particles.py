@@ -50,8 +50,6 @@ def test_a_mixture_of_known_and_unknown_names_the_row() -> None:
         _ = mixed.has_shift
 
 
-@settings(max_examples=30, deadline=None)
-@given(indices=st.lists(st.integers(0, 9), max_size=20))
 def test_a_voltage_of_zero_is_named_by_row() -> None:
     rows = empty_rows(3)
     for name in CTF_COLUMNS:
@@ -62,6 +60,8 @@ def test_a_voltage_of_zero_is_named_by_row() -> None:
         _ = ParticleTable(rows, ("s",), 8, origin="set.star").has_ctf
 
 
+@settings(max_examples=30, deadline=None)
+@given(indices=st.lists(st.integers(0, 9), max_size=20))
 def test_take_keeps_order_and_repeats(indices: list[int]) -> None:
     whole = table(10)
     whole.rows["index"] = np.arange(10) * 3

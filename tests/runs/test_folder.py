@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
-from frazil.runs.folder import Run, is_run
+from frazil.runs.folder import Run, held, is_run
 
 
 def test_config_comes_back_and_names_are_those_users_know(tmp_path: Path) -> None:
@@ -72,3 +72,23 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
         Run.create(tmp_path / "file", {})
+
+
+def test_weights_without_a_config_are_not_removed_unasked(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.7.safetensors"
+    weights.write_bytes(b"mine")
+    with pytest.raises(InputError, match="would be removed"):
+        Run.create(tmp_path, {})
+    assert weights.read_bytes() == b"mine"
+    Run.create(tmp_path, {}, overwrite=True)
+    assert not weights.exists()
+
+
+def test_a_folder_is_held_by_one_at_a_time_and_holds_no_lock_file(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with held(folder):
+        with pytest.raises(InputError, match="another process is training"), held(folder):
+            pass
+        assert list(folder.iterdir()) == []
+    with held(folder):
+        pass

@@ -20,7 +20,7 @@ from frazil.analysis.traverse import traverse_axis
 from frazil.analysis.volumes import TrainedGrid, check_volume_settings, write_volumes
 from frazil.engines.vae.load import load_model
 from frazil.io.atomic import atomic_path, write_npy_atomic, write_text_atomic
-from frazil.runs.folder import Run
+from frazil.runs.folder import Run, make_folder
 from frazil.runs.journal import read_journal
 
 _VOLUME_NAME = re.compile(r"vol_\d+\.mrc")
@@ -75,6 +75,7 @@ def analyze_run(
     check_volume_settings(TrainedGrid.from_config(run.config), volume_settings)
     latents = load_latents(run, epoch)
     out = run.path / f"analyze.{latents.epoch}" if out is None else out
+    make_folder(out)
     (out / "report.html").unlink(missing_ok=True)  # it would speak of what is being replaced
     count, zdim = latents.z.shape
     log(f"analysing epoch {latents.epoch} of {run.path}: {count} latents of dimension {zdim}")

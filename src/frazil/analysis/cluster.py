@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial import cKDTree
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,7 @@ def _nearest_members(
     indices = np.empty(len(means), np.int64)
     for number, mean in enumerate(means):
         members = np.flatnonzero(labels == number)
-        indices[number] = members[cKDTree(z[members]).query(mean)[1]]
+        indices[number] = members[np.linalg.norm(z[members] - mean, axis=1).argmin()]
     return indices
 
 

@@ -48,9 +48,14 @@ class PrincipalAxes:
 
 
 def principal_axes(z: NDArray[np.float32]) -> PrincipalAxes:
-    """Return all principal components of latents (n, Z); K is the smaller of n and Z."""
+    """Return all principal components of latents (n, Z); K is the smaller of n and Z.
+
+    A single latent has no variance: its axes are those of the latent space.
+    """
     from sklearn.decomposition import PCA
 
+    if len(z) == 1:
+        return PrincipalAxes(z[0].astype(np.float64), np.eye(1, z.shape[1]), np.zeros(1))
     fit = PCA(svd_solver="full").fit(z.astype(np.float64))
     axes = fit.components_
     largest = np.abs(axes).argmax(axis=1)

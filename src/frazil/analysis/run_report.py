@@ -13,7 +13,7 @@ import numpy as np
 from frazil.analysis import pictures, report
 from frazil.analysis.cluster import Clusters
 from frazil.analysis.latents import Latents
-from frazil.errors import MissingFileError
+from frazil.errors import CorruptDataError, MissingFileError
 from frazil.io.mrc import read_volume
 from frazil.runs.folder import Run
 from frazil.store.reader import ParticleStore
@@ -100,8 +100,10 @@ def particles(
     empty = report.Section("particles", "Particles", "", "")
     try:
         store = ParticleStore.open(Path(run.config["store"]))
-    except MissingFileError as error:
+    except (MissingFileError, CorruptDataError) as error:
         return empty, f"no particle pictures: {error}"
+    if store.count <= latents.rows.max():
+        return empty, f"no particle pictures: {store.path} holds other particles by now"
     count = min(_THUMBNAILS, len(latents.rows))
     chosen = np.sort(np.random.default_rng(seed).choice(len(latents.rows), count, replace=False))
     rows = latents.rows[chosen]

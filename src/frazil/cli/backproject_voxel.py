@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from frazil.cli.flags import add_settings, read_settings
-from frazil.errors import OutputExistsError
+from frazil.errors import InputError, OutputExistsError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> None:
         raise OutputExistsError(f"{out}: holds a complete map; give --overwrite")
     if args.lazy:
         say("--lazy no longer changes anything: particles always stream")
+    if out.is_file():
+        raise InputError(f"-o {out}: is a file; give a folder")
     loader = open_loader(given, out, say)
     pixel_size_ang = loader.pixel_size_ang or 1.0
     if loader.pixel_size_ang is None:

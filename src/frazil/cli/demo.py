@@ -9,16 +9,17 @@ from pathlib import Path
 
 from frazil.errors import FrazilError
 
-# (what a step leaves behind, the step)
+INTERRUPTED = 130
+# (what a step writes at its end, the step)
 STEPS = (
     (
         "particles/simulation.json",
         "simulate -n {images} -D 48 --swing 120 --snr 0.2 -o {out}/particles",
     ),
     ("particles.frz", "preprocess {out}/particles/particles.star -o {out}/particles.frz"),
-    ("consensus/backproject.mrc", "backproject_voxel {out}/particles.frz -o {out}/consensus"),
+    ("consensus/backproject.json", "backproject_voxel {out}/particles.frz -o {out}/consensus"),
     (
-        "train/weights.{epochs}.safetensors",
+        "train/z.{epochs}.npy",
         "train_vae {out}/particles.frz --zdim 2 -n {epochs} -b 8 --lr 2e-3 --no-analysis"
         " --enc-dim 96 --enc-layers 2 --dec-dim 96 --dec-layers 2 -o {out}/train",
     ),
@@ -50,7 +51,11 @@ def run(args: argparse.Namespace) -> None:
         print(f"\n$ frazil {words}", flush=True)
         if (out / leaves.format(**values)).exists():
             print("(done already)")
-        elif main(shlex.split(words)) != 0:
+            continue
+        code = main(shlex.split(words))
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if code != 0:
             raise FrazilError("the step above failed; the demo stops here")
     truth = out / "particles" / "truth"
     agreement = agreement_with_truth(

@@ -50,6 +50,9 @@ def run(args: argparse.Namespace) -> None:
     volumes.check_latent_points(points, model.config.zdim, origin)
     grid = volumes.TrainedGrid.from_config(config)
     single = args.out.suffix == ".mrc"
+    if args.out.exists() and args.out.is_dir() == single:
+        found, wanted = ("a folder", "X.mrc") if single else ("a file", "X.mrc or a folder")
+        raise InputError(f"-o {args.out}: is {found}; give {wanted}")
     if single and len(points) > 1:
         raise InputError(f"-o {args.out}: {len(points)} volumes are asked for; give a folder")
     names = volumes.volume_names(len(points), settings.first_index, args.prefix)

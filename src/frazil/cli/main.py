@@ -1,7 +1,8 @@
 """The `frazil` program: finds the command, runs it, and turns errors into one line.
 
 Owns: the table of commands and the exit codes (0 done, 2 wrong input or environment, 130
-interrupted, 141 nobody reads the output). Does not own: any work; each command is a module of its own, imported when asked.
+interrupted, 141 nobody reads the output). Does not own: any work; each command is a module of its
+own, imported when asked.
 """
 
 import argparse
@@ -75,31 +76,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module.run(args)
         sys.stdout.flush()
-    except FrazilError as error:
-        return _fail(name, str(error))
+    except KeyboardInterrupt:
+        print(f"frazil {name}: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # What is still buffered goes nowhere, or Python complains of it on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            where = f" at {error.filename}" if error.filename else ""
-            return _fail(name, f"no space left on the disk{where}; free some and run again")
-        if error.errno in _OF_THE_PATH:
-            return _fail(name, f"{error.filename}: {str(error.strerror).lower()}")
-        raise
-    except MemoryError as error:
-        reason = " ".join(str(error).split()) or "an array does not fit"
-        return _fail(name, f"not enough memory ({reason}); use a machine with more")
-    except KeyboardInterrupt:
-        print(f"frazil {name}: interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _fail(name: str, message: str) -> int:
+    except (FrazilError, OSError, MemoryError, UnicodeEncodeError) as error:
+        message = _one_line(error)
+        if message is None:
+            raise
+    else:
+        return 0
+    # Only now, when the traceback is gone, are all progress bars closed and the line is its own.
     print(f"frazil {name}: error: {message}", file=sys.stderr)
     return 2
+
+
+def _one_line(error: Exception) -> str | None:
+    """Return what to say of an error that is the user's to mend; None for any other."""
+    if isinstance(error, FrazilError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        reason = " ".join(str(error).split()) or "an array does not fit"
+        return f"not enough memory ({reason}); use a machine with more"
+    if isinstance(error, UnicodeEncodeError):
+        text = ascii(error.object[:200])
+        return f"{text}: cannot be written as {error.encoding}; rename the file"
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        where = f" at {error.filename}" if error.filename else ""
+        return f"no space left on the disk{where}; free some and run again"
+    if isinstance(error, OSError) and error.errno in _OF_THE_PATH:
+        return f"{error.filename}: {str(error.strerror).lower()}"
+    return None
 
 
 def _top_parser() -> argparse.ArgumentParser:

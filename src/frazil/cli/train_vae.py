@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
         VaeSettings,
     )
     from frazil.engines.vae.start import begin_or_resume
+    from frazil.runs.folder import held
 
     settings = VaeSettings(
         model=read_settings(args, ModelSettings),
@@ -53,10 +54,11 @@ def run(args: argparse.Namespace) -> None:
         say(line)
     outdir = Path(args.outdir)
     loader = make_loader(open_store(settings, outdir, say), settings, say)
-    training = begin_or_resume(outdir, settings, loader, shlex.join(sys.argv), args.overwrite)
-    for line in training.describe(args.verbose):
-        say(line)
-    train(training)
+    with held(outdir):
+        training = begin_or_resume(outdir, settings, loader, shlex.join(sys.argv), args.overwrite)
+        for line in training.describe(args.verbose):
+            say(line)
+        train(training)
     say(f"{outdir}: {settings.training.epochs} epochs are done")
     if not args.no_analysis:
         from frazil.analysis.analyze import analyze_run

@@ -205,8 +205,8 @@ def _assembled(count: int, values: dict[str, Any], lines: list[str], path: Path)
     off = np.flatnonzero(parameters[:, 5] <= 0)
     if off.size:
         raise InputError(
-            f"{path}: row {off[0]} (0-based) has a voltage of {parameters[off[0], 5]:g} kV; it must "
-            "be positive, correct the file"
+            f"{path}: row {off[0]} (0-based) has a voltage of {parameters[off[0], 5]:g} kV; it "
+            "must be positive, correct the file"
         )
     return ParsedCtf(parameters, tuple(lines))
 

@@ -37,8 +37,8 @@ def resolve_path(name: str, table_file: Path, datadir: Path | None, row: int) ->
             return path.absolute()
     places = ", ".join(_shorten(path) for path in tried)
     raise MissingFileError(
-        f"{table_file}: row {row} (0-based): stack {name} not found; tried {places}; give --datadir "
-        "FOLDER"
+        f"{table_file}: row {row} (0-based): stack {name} not found; tried {places}; give "
+        "--datadir FOLDER"
     )
 
 

@@ -257,24 +257,7 @@ def read_indices(path: Path, mask_length: int | None = None) -> NDArray[np.int64
     InputError : not a list of integers, empty, or a mask of another length.
     """
     path = Path(path)
-    if not path.exists():
-        raise MissingFileError(f"{path}: no such file")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; a file of row numbers is wanted")
-    try:
-        if path.suffix == ".npy":
-            value = np.load(path, allow_pickle=False)
-        elif path.suffix == ".txt":
-            value = np.array(path.read_text().split(), dtype=np.int64)
-        else:
-            value = read_pickle(path)
-        if isinstance(value, set | frozenset):
-            value = sorted(value)
-        rows = np.asarray(value)
-    except InputError:
-        raise
-    except (ValueError, TypeError, EOFError, OverflowError) as error:
-        raise InputError(f"{path}: row numbers wanted ({_one_line(error)})") from error
+    rows = _load_rows(path)
     if rows.dtype == bool and rows.ndim == 1:
         if mask_length not in (None, len(rows)):
             raise InputError(
@@ -291,6 +274,28 @@ def read_indices(path: Path, mask_length: int | None = None) -> NDArray[np.int64
     if rows.max() > np.iinfo(np.int64).max:
         raise InputError(f"{path}: entry {rows.argmax()} (0-based) is {rows.max()}, no row number")
     return rows.astype(np.int64)
+
+
+def _load_rows(path: Path) -> NDArray[Any]:
+    """Return what a selection file holds as an array, whatever its type and shape."""
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; a file of row numbers is wanted")
+    try:
+        if path.suffix == ".npy":
+            value = np.load(path, allow_pickle=False)
+        elif path.suffix == ".txt":
+            value = np.array(path.read_text().split(), dtype=np.int64)
+        else:
+            value = read_pickle(path)
+        if isinstance(value, set | frozenset):
+            value = sorted(value)
+        return np.asarray(value)
+    except InputError:
+        raise
+    except (ValueError, TypeError, EOFError, OverflowError) as error:
+        raise InputError(f"{path}: row numbers wanted ({_one_line(error)})") from error
 
 
 def check_indices(indices: NDArray[np.int64], n: int, path: Path) -> None:

@@ -4,8 +4,13 @@ Owns: config.json, the names of weights, latents and rows, and which files belon
 not own: the content of checkpoints (`checkpoint`) and of the journal (`journal`).
 """
 
+import errno
+import fcntl
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +52,17 @@ class Run:
         InputError : the path is a file, or the folder holds a run and overwrite is False.
         """
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path}: is a file; give a folder for the run")
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         if is_run(path) and not overwrite:
             raise InputError(f"{path}: holds a run already; choose another folder or --overwrite")
-        for file in path.iterdir():
-            if _OWN_FILES.fullmatch(file.name):
-                file.unlink()
+        former = [file for file in path.iterdir() if _OWN_FILES.fullmatch(file.name)]
+        if former and not overwrite:
+            raise InputError(
+                f"{former[0]}: would be removed, but its run has no {CONFIG_NAME}; choose another "
+                "folder, or --overwrite"
+            )
+        for file in former:
+            file.unlink()
         run = cls(path, config)
         run.write_config()
         return run
@@ -131,6 +139,45 @@ class Run:
         if not epochs:
             raise MissingFileError(f"{self.path}: holds no weights.N.safetensors yet")
         return epochs[-1]
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises
+    ------
+    InputError : the path is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; give another folder")
+    path.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold folder `path`, which is made if it is not there, against other processes that train.
+
+    The kernel lets go when the process ends, however it ends; no file is left behind. A file
+    system without locks is used without one.
+
+    Raises
+    ------
+    InputError : another process holds it, or the path is a file.
+    """
+    make_folder(path)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise InputError(
+                    f"{path}: another process is training in it; wait for its end, or give "
+                    "another folder"
+                ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def is_run(path: Path) -> bool:

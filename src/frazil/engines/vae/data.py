@@ -1,60 +1,28 @@
-"""The particles that are trained: a store, whatever the input was.
+"""The particles that are trained.
 
-Owns: the way from the flags to a store with poses and CTF, and a loader of the selected rows. Does
-not own: packing (`frazil.preprocess`) and streaming (`frazil.loader`).
+Owns: how the flags of train_vae pack and select particles, and a digest of what is trained. Does
+not own: the way to a store (`frazil.engines.particles`) and streaming (`frazil.loader`).
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
+from frazil.engines import particles
+from frazil.engines.particles import Say
 from frazil.engines.vae.settings import VaeSettings
 from frazil.errors import InputError
-from frazil.io.images import open_particles
-from frazil.io.pickles import check_indices, read_indices
 from frazil.loader.budget import default_budget_bytes, parse_bytes
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
-from frazil.preprocess.inputs import join_pickles
-from frazil.preprocess.pipeline import open_or_pack
 from frazil.preprocess.settings import PackSettings
 from frazil.store.reader import ParticleStore
 
-Say = Callable[[str], None]
-
 
 def open_store(settings: VaeSettings, outdir: Path, say: Say) -> ParticleStore:
-    """Return a store of the input's particles, with the poses and CTF to be trained with.
-
-    A store is opened; anything else is packed first, into --cache or the run folder, and what was
-    packed is used again while the input is unchanged.
-
-    Raises
-    ------
-    InputError, MissingFileError, CorruptDataError : the input cannot be used.
-    """
-    data = settings.data
-    path = Path(data.particles)
-    if path.suffix == ".frz" or (path / "manifest.json").is_file():
-        store = ParticleStore.open(path)
-        if data.poses or data.ctf:
-            table = join_pickles(store.table(), data.poses, data.ctf)
-            _say_all(table.notes, say)
-            store = store.with_rows(table.rows)
-        return store
-    datadir = Path(data.datadir) if data.datadir else None
-    table = open_particles(path, datadir, poses=data.poses is None)
-    table = join_pickles(table, data.poses, data.ctf)
-    _require_poses(table.rows, path)
-    _say_all(table.notes, say)
-    folder = Path(data.cache) if data.cache else outdir
-    folder.mkdir(parents=True, exist_ok=True)
-    out = folder / f"{path.name.removesuffix(path.suffix).removesuffix('.ft')}.frz"
-    say(f"{path}: is packed into {out}, or read from there when it has not changed")
-    return open_or_pack(table, out, _pack_settings(settings))
+    """Return a store of the input's particles; see `engines.particles.open_store`."""
+    return particles.open_store(settings.data, outdir, _pack_settings(settings), say)
 
 
 def make_loader(store: ParticleStore, settings: VaeSettings, say: Say) -> ParticleLoader:
@@ -66,11 +34,6 @@ def make_loader(store: ParticleStore, settings: VaeSettings, say: Say) -> Partic
     BudgetError : --memory is too small.
     """
     data, training = settings.data, settings.training
-    rows = None
-    if data.ind is not None:
-        rows = read_indices(Path(data.ind))
-        check_indices(rows, store.count, Path(data.ind))
-    _require_poses(store.rows, Path(data.particles))
     if data.norm is not None and not data.norm[1] > 0:
         raise InputError(f"--norm {data.norm[0]:g} {data.norm[1]:g}: the scale must be positive")
     seed = training.seed if training.shuffle_seed is None else training.shuffle_seed
@@ -83,7 +46,7 @@ def make_loader(store: ParticleStore, settings: VaeSettings, say: Say) -> Partic
             window_rows=data.shuffler_size or LoaderSettings().window_rows,
             memory_bytes=budget,
         ),
-        rows=rows,
+        rows=particles.selected_rows(data, store),
         box_px=data.box_px,
         norm_scale=None if data.norm is None else data.norm[1],
     )
@@ -123,14 +86,3 @@ def _pack_settings(settings: VaeSettings) -> PackSettings:
     if data.max_threads is None:
         return packing
     return msgspec.structs.replace(packing, max_threads=data.max_threads)
-
-
-def _require_poses(rows: NDArray[np.void], path: Path) -> None:
-    """Raise InputError when no row has a pose (rows that lack one among others: the loader)."""
-    if not np.isfinite(rows["rotation"]).any():
-        raise InputError(f"{path}: holds no poses, and training needs them; give --poses")
-
-
-def _say_all(lines: tuple[str, ...], say: Say) -> None:
-    for line in lines:
-        say(line)

@@ -34,7 +34,9 @@ def train(training: Training) -> None:
     with Journal(training.run.journal_path, training.journal_bytes) as journal, _Stop() as stop:
         while training.epoch <= settings.epochs:
             seconds = _train_epoch(training, journal, stop)
-            _close_epoch(training, journal, seconds)
+            _close_epoch(training, journal, seconds, stop)
+        if stop.requested:
+            raise KeyboardInterrupt
 
 
 def _train_epoch(training: Training, journal: Journal, stop: "_Stop") -> float:
@@ -80,14 +82,15 @@ def _log(training: Training, journal: Journal, clock: "_Clock") -> None:
     sys.stdout.flush()
 
 
-def _close_epoch(training: Training, journal: Journal, seconds: float) -> None:
+def _close_epoch(training: Training, journal: Journal, seconds: float, stop: "_Stop") -> None:
     """Write what the epoch gave; the checkpoint comes last, so a kill repeats the epoch's end."""
     settings, record, epoch = training.settings.training, training.record, training.epoch
     record.settle()
     means = record.epoch.means(training.settings.beta, len(training.model.disc))
     last = epoch == settings.epochs
     if last:
-        _evaluate_latents(training)
+        training.save(journal, seconds)  # the steps are safe while all images are read once more
+        _evaluate_latents(training, stop)
     if last or epoch % settings.checkpoint == 0:
         write_weights(training.run, epoch, training.model)
         write_latents(training.run, epoch, record.latents.numpy(), settings.z_pkl)
@@ -104,8 +107,13 @@ def _close_epoch(training: Training, journal: Journal, seconds: float) -> None:
 
 
 @torch.no_grad()
-def _evaluate_latents(training: Training) -> None:
-    """Replace the latents by those of the weights as they are now."""
+def _evaluate_latents(training: Training, stop: "_Stop") -> None:
+    """Replace the latents by those of the weights as they are now.
+
+    Raises
+    ------
+    KeyboardInterrupt : SIGINT or SIGTERM came.
+    """
     total = training.loader.row_count
     found = torch.empty_like(training.record.latents)
     with tqdm(
@@ -118,6 +126,8 @@ def _evaluate_latents(training: Training) -> None:
             positions = training.record.positions(batch.rows)
             found[positions] = torch.cat([mu, logvar], dim=1).cpu()
             bar.update(len(batch.rows))
+            if stop.requested:
+                raise KeyboardInterrupt
     training.record.latents = found
 
 

@@ -34,11 +34,11 @@ def begin_or_resume(
         return _resume(Run.open(outdir), config, settings, loader)
     if settings.training.load == "latest":
         raise InputError(f"{outdir}: holds no run to go on with; leave --load latest out")
-    run = Run.create(outdir, config, overwrite)
-    run.write_rows(loader.columns.rows.numpy())
-    training = Training.begin(run, loader, settings)
+    # Whatever can fail comes before the folder is touched: --load may name a file in it.
+    training = Training.begin(Run(outdir, config), loader, settings)
     if settings.training.load is not None:
         _load_weights(training, Path(settings.training.load))
+    Run.create(outdir, config, overwrite).write_rows(loader.columns.rows.numpy())
     return training
 
 
@@ -67,6 +67,7 @@ def _resume(
         )
     run.config = config
     run.write_config()
+    run.write_rows(loader.columns.rows.numpy())  # a kill may have come before they were written
     return training
 
 

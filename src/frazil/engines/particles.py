@@ -1,0 +1,113 @@
+"""The particles of an engine: a store, whatever the input was.
+
+Owns: the way from a command's flags to a store with poses and CTF. Does not own: packing
+(`frazil.preprocess`) and streaming (`frazil.loader`).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frazil.errors import InputError
+from frazil.io.images import open_particles
+from frazil.io.pickles import check_indices, read_indices
+from frazil.preprocess.inputs import join_pickles
+from frazil.preprocess.pipeline import open_or_pack
+from frazil.preprocess.settings import PackSettings
+from frazil.runs.folder import make_folder
+from frazil.settings import described_fields
+from frazil.store.reader import ParticleStore
+
+Say = Callable[[str], None]
+
+
+class ParticleFlags(Protocol):
+    """The fields that the settings of every engine share; all are paths as the user gave them."""
+
+    @property
+    def particles(self) -> str:
+        """A store, or anything that is packed into one."""
+
+    @property
+    def poses(self) -> str | None:
+        """A pickle of poses, in place of those of the input."""
+
+    @property
+    def ctf(self) -> str | None:
+        """A pickle of CTF parameters, in place of those of the input."""
+
+    @property
+    def ind(self) -> str | None:
+        """A pickle of the selected rows."""
+
+    @property
+    def datadir(self) -> str | None:
+        """Folder of the stacks that are named in the input."""
+
+    @property
+    def cache(self) -> str | None:
+        """Where the packed store is kept; None: in the output folder."""
+
+
+def open_store(given: ParticleFlags, out: Path, packing: PackSettings, say: Say) -> ParticleStore:
+    """Return a store of the input's particles, with the poses and CTF to be used.
+
+    A store is opened; anything else is packed first, into --cache or `out`, and what was packed
+    is used again while the input is unchanged.
+
+    Raises
+    ------
+    InputError, MissingFileError, CorruptDataError : the input cannot be used, or has no poses.
+    """
+    path = Path(given.particles)
+    packed = path.suffix == ".frz" or (path / "manifest.json").is_file()
+    if packed:
+        store = ParticleStore.open(path)
+        table = store.table()
+        _say_unused(packing, path, say)
+    else:
+        datadir = Path(given.datadir) if given.datadir else None
+        table = open_particles(path, datadir, poses=given.poses is None)
+        if not len(table):
+            raise InputError(f"{path}: holds no particles; give a file with at least one row")
+    table = join_pickles(table, given.poses, given.ctf)
+    # Rows that lack a pose among others that have one are named by the loader.
+    if not np.isfinite(table.rows["rotation"]).any():
+        raise InputError(f"{path}: holds no poses, which are needed; give --poses")
+    for note in table.notes:
+        say(note)
+    if packed:
+        return store.with_rows(table.rows) if given.poses or given.ctf else store
+    folder = Path(given.cache) if given.cache else out
+    make_folder(folder)
+    target = folder / f"{path.name.removesuffix(path.suffix).removesuffix('.ft')}.frz"
+    say(f"{path}: is packed into {target}, or read from there when it has not changed")
+    return open_or_pack(table, target, packing)
+
+
+def selected_rows(given: ParticleFlags, store: ParticleStore) -> NDArray[np.int64] | None:
+    """Return the rows (n,) that --ind names, in its order; None without it.
+
+    Raises
+    ------
+    InputError, MissingFileError : the selection does not fit the store, or is not there.
+    """
+    if given.ind is None:
+        return None
+    rows = read_indices(Path(given.ind))
+    check_indices(rows, store.count, Path(given.ind))
+    return rows
+
+
+def _say_unused(packing: PackSettings, path: Path, say: Say) -> None:
+    """Say which flags of packing were given for particles that are packed already."""
+    flags = [
+        field.flags[0]
+        for field in described_fields(PackSettings)
+        if field.name != "box_px" and getattr(packing, field.name) != field.default
+    ]
+    if flags:
+        say(f"{' '.join(flags)}: no effect, as {path} is packed already (frazil preprocess)")
