@@ -30,6 +30,7 @@ import torch
 
 BOX_PX, CROP_PX, IMAGES, BATCH = 64, 32, 32, 8
 ZDIM, WIDTH, LAYERS, STEPS, LR = 4, 64, 3, 20, 1e-3
+SCALE = 250.0  # the norm of the volume that is compared
 
 # ------------------------------------------------------------------ in cryoDRGN's interpreter
 
@@ -89,6 +90,9 @@ def _their_conventions(folder: Path) -> None:
                 torch.from_numpy(given["rotations"]), torch.from_numpy(given["z"]), strict=True
             )
         ]
+        volume = model.eval().decoder.eval_volume(
+            grid.coords, grid.D, grid.extent, (0.0, SCALE), given["z"][0]
+        )
     data = dataset.ImageDataset(
         str(folder / "set" / "particles.mrcs"), lazy=False, norm=(0, 1.0), invert_data=True
     )
@@ -100,6 +104,7 @@ def _their_conventions(folder: Path) -> None:
         moved=moved.reshape(len(images), BOX_PX + 1, BOX_PX + 1).numpy(),
         coordinates=torch.round(grid.coords[mask] * BOX_PX).numpy(),
         slices=torch.stack(slices).numpy(),
+        volume=np.asarray(volume),
         hartley=data[np.arange(BATCH)]["y"].numpy(),
         **{f"weights.{name}": value.numpy() for name, value in model.state_dict().items()},
     )
@@ -317,7 +322,22 @@ def compare_conventions(peer: Peer, folder: Path) -> dict[str, Any]:
     with torch.no_grad():
         slices = model.decode_slices(rotations, z)
     show("decoder slices", relative_error=relative(slices, _packed(full, disc)))
+    compare_volume(theirs, z[0])
     return theirs
+
+
+def compare_volume(theirs: dict[str, Any], z: torch.Tensor) -> None:
+    """Print the agreement of a volume at one latent, 0 < |k| < D/2, where both define it."""
+    from frazil.analysis.volumes import TrainedGrid, evaluate_volume
+
+    ours = evaluate_volume(our_model(theirs), z, TrainedGrid(BOX_PX, None, SCALE))
+    axis = np.fft.fftfreq(BOX_PX, 1 / BOX_PX)
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    inside = (radius > 0) & (radius < BOX_PX // 2)
+    show(
+        "volume (eval_vol), 0 < |k| < D/2",
+        relative_error=relative(*(np.fft.fftn(v)[inside] for v in (ours, theirs["volume"]))),
+    )
 
 
 def _packed(hartley: Any, disc: Any) -> Any:

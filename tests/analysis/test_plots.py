@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from frazil.analysis import plots
+from frazil.analysis.report import strip_card
 
 
 def _points(count: int) -> np.ndarray:
@@ -36,6 +37,16 @@ def test_the_learning_curve_holds_every_point() -> None:
     loss, kld = plots.learning_figure(intervals, epochs).axes
     assert loss.lines[0].get_ydata().tolist() == [9, 8, 7, 6, 5, 4, 3, 2]
     assert kld.lines[1].get_ydata().tolist() == [0, 2, 4, 6]
+
+
+def test_a_single_epoch_is_drawn_on_a_whole_axis() -> None:
+    figure = plots.learning_figure([], [{"at": 0.5, "gen_loss": 1.0, "kld": 0.3}])
+    for axes in figure.axes:
+        assert axes.get_xlim() == (0, 1)
+
+
+def test_few_tiles_are_not_blown_up() -> None:
+    assert "max-width:600px" in strip_card("t", "n", b"", ["a", "b", "c"])
 
 
 def test_an_fsc_plot_has_resolution_on_its_ticks() -> None:

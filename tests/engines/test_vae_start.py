@@ -150,7 +150,7 @@ def test_what_is_unknown_is_said_or_refused(store: Path, tmp_path: Path) -> None
     begin(tmp_path / "a", make_settings(store, ctf=None), said=said)
     assert any("training without one" in line for line in said)
     for particles in (store, store.parent / "particles.mrcs"):
-        with pytest.raises(InputError, match="needs them; give --poses"):
+        with pytest.raises(InputError, match="holds no poses; give --poses"):
             begin(tmp_path / "b", make_settings(store, particles=str(particles), poses=None))
     assert not (tmp_path / "b").exists()
 

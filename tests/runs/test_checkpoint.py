@@ -1,5 +1,6 @@
 """Checkpoints: identity of write and read, and what a kill leaves."""
 
+import errno
 import stat
 from pathlib import Path
 
@@ -7,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from frazil.errors import CorruptDataError, MissingFileError
-from frazil.runs import checkpoint
+from frazil.errors import BudgetError, CorruptDataError, MissingFileError
 from frazil.runs.checkpoint import load_checkpoint, save_checkpoint, with_prefix, without_prefix
 
 
@@ -38,13 +38,15 @@ def test_a_kill_while_writing_leaves_the_last_checkpoint(
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, _tensors(), {"epoch": 1})
 
-    def half_written(tensors: object, file: Path, metadata: object) -> None:
-        file.write_bytes(b"half")
+    def half_written(file: Path, data: bytes) -> int:
+        with file.open("wb") as opened:
+            opened.write(data[: len(data) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save_file", half_written)
-    with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(path, _tensors(), {"epoch": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", half_written)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(path, _tensors(), {"epoch": 2})
     assert load_checkpoint(path)[1]["epoch"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
 
@@ -77,3 +79,20 @@ def test_prefixes_keep_parts_apart() -> None:
     joined = {**with_prefix("a", a), **with_prefix("ab", b)}
     assert without_prefix("a", joined).keys() == a.keys()
     assert without_prefix("ab", joined).keys() == b.keys()
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_former_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, {"a": torch.zeros(2)}, {})
+
+    def full(file: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(BudgetError, match="disk"):
+            save_checkpoint(path, {"a": torch.ones(2)}, {})
+    assert torch.equal(load_checkpoint(path)[0]["a"], torch.zeros(2))
+    assert list(tmp_path.iterdir()) == [path]

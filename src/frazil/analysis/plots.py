@@ -116,6 +116,7 @@ def learning_figure(
             )
             _focus(axes, means)
             axes.set(xlabel="epochs", title=title)
+            axes.set_xlim(0, max((int(point["at"]) + 1 for point in epochs), default=1))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(5))
         panels[0].legend(loc="upper right")

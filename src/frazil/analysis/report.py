@@ -50,6 +50,10 @@ tr:last-child td { border-bottom: none; }
 """
 
 
+# Few tiles are not blown up to the width of the page.
+_TILE_MAX_PX = 200
+
+
 @dataclass(frozen=True)
 class Section:
     """One part of the page: an anchor, a heading, a sentence, and a body that is HTML already."""
@@ -101,7 +105,8 @@ def strip_card(title: str, note: str, png: bytes, labels: Sequence[str]) -> str:
     """Return a card with one picture of several tiles and a label under each."""
     under = "".join(f"<span>{escape(label)}</span>" for label in labels)
     return (
-        f'<figure class="card"><div class="head"><b>{escape(title)}</b>'
+        f'<figure class="card" style="max-width:{_TILE_MAX_PX * len(labels)}px">'
+        f'<div class="head"><b>{escape(title)}</b>'
         f"<span>{escape(note)}</span></div>{_image(png, title)}"
         f'<div class="tiles">{under}</div></figure>'
     )

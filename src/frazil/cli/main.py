@@ -28,6 +28,7 @@ COMMANDS = {
     "parse_ctf_csparc": ("parse_ctf_csparc", "write ctf.pkl from a cryoSPARC .cs file"),
     "select_random": ("select_random", "write a random subset of particle indices"),
     "info": ("info", "say what is in a particle file, a store, a volume or a pickle"),
+    "verify": ("verify", "check every byte of a store against its checksums"),
     "train_vae": ("train_vae", "train cryoDRGN's variational autoencoder"),
     "eval_vol": ("eval_vol", "write volumes at points of the latent space"),
     "analyze": ("analyze", "embed and cluster latents, write volumes and a report"),

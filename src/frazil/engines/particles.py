@@ -76,7 +76,7 @@ def open_store(given: ParticleFlags, out: Path, packing: PackSettings, say: Say)
     table = join_pickles(table, given.poses, given.ctf)
     # Rows that lack a pose among others that have one are named by the loader.
     if not np.isfinite(table.rows["rotation"]).any():
-        raise InputError(f"{path}: holds no poses, which are needed; give --poses")
+        raise InputError(f"{path}: holds no poses; give --poses")
     for note in table.notes:
         say(note)
     if packed:

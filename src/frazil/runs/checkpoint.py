@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from frazil.errors import CorruptDataError, MissingFileError
-from frazil.io.atomic import atomic_path
+from frazil.io.atomic import write_bytes_atomic
 
 FORMAT = 1
 _KEY = "frazil"
@@ -28,14 +28,15 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     ----------
     tensors : by name; copied to the CPU.
     facts : what JSON can hold.
+
+    Raises
+    ------
+    BudgetError, InputError, MissingFileError : see `frazil.io.atomic`.
     """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = json.dumps({"format": FORMAT, **facts})
-    with atomic_path(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as the umask has it; safetensors makes its files private
-        save_file(on_cpu, temporary, metadata={_KEY: described})
-        temporary.chmod(mode)
+    # As bytes: written by safetensors itself, a full disk would be no OSError, the mode private.
+    write_bytes_atomic(path, save(on_cpu, metadata={_KEY: described}))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
