@@ -155,3 +155,13 @@ def test_images_that_are_not_finite_are_flagged_and_never_trained(
         f"preprocess bad.mrcs --poses {poses} --strict -o q.frz", leaves={"q.frz.partial"}
     )
     assert "row 0" in error
+
+
+@pytest.mark.parametrize(
+    "flags", ["--pe-type geom_ft", "--device cuda:99", "--load no.safetensors", "--lr -1"]
+)
+def test_bad_settings_are_refused_before_anything_is_packed(
+    refused: Callable[..., str], particle_set: Path, flags: str
+) -> None:
+    error = refused(f"train_vae {particle_set / 'particles.star'} -o run {flags}", *TRAIN)
+    assert flags.split()[0] in error

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
         TrainingSettings,
         VaeSettings,
     )
-    from frazil.engines.vae.start import begin_or_resume
+    from frazil.engines.vae.start import begin_or_resume, check_request
     from frazil.runs.folder import held
 
     settings = VaeSettings(
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     for line in read_settings(args, FormerSettings).remarks():
         say(line)
     outdir = Path(args.outdir)
+    check_request(outdir, settings, args.overwrite)
     loader = make_loader(open_store(settings, outdir, say), settings, say)
     with held(outdir):
         training = begin_or_resume(outdir, settings, loader, shlex.join(sys.argv), args.overwrite)

@@ -84,6 +84,12 @@ class GaussianFeatures(nn.Module):
         return torch.stack([cosine, sine], dim=-1).flatten(1)
 
 
+def check_pe_type(pe_type: str) -> None:
+    """Raise InputError unless positional features of this type are built."""
+    if pe_type != "gaussian":
+        raise InputError(f"--pe-type {pe_type}: only gaussian is available; leave the flag out")
+
+
 def make_features(
     pe_type: str, box_px: int, pe_dim: int, feat_sigma: float, generator: torch.Generator
 ) -> GaussianFeatures:
@@ -93,6 +99,5 @@ def make_features(
     ------
     InputError : a type that is not built.
     """
-    if pe_type != "gaussian":
-        raise InputError(f"--pe-type {pe_type}: only gaussian is available; leave the flag out")
+    check_pe_type(pe_type)
     return GaussianFeatures(box_px, pe_dim, feat_sigma, generator)

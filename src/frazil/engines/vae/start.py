@@ -11,12 +11,33 @@ import msgspec
 
 from frazil import __version__
 from frazil.engines.vae.data import data_digest
+from frazil.engines.vae.device import choose_device
 from frazil.engines.vae.settings import VaeSettings, differing_names
 from frazil.engines.vae.state import Training
-from frazil.errors import InputError, OutputExistsError
+from frazil.errors import InputError, MissingFileError, OutputExistsError
 from frazil.loader.prefetch import ParticleLoader
+from frazil.models.encodings import check_pe_type
 from frazil.runs.checkpoint import load_checkpoint, without_prefix
 from frazil.runs.folder import Run, is_run
+
+
+def check_request(outdir: Path, settings: VaeSettings, overwrite: bool) -> None:
+    """Refuse what can be refused before particles are read or packed, which may take hours.
+
+    Raises
+    ------
+    InputError, MissingFileError : a device or features that there are not, weights that are not
+        there.
+    OutputExistsError : the folder holds a run with other settings.
+    """
+    choose_device(settings.training.device)
+    check_pe_type(settings.model.pe_type)
+    load = settings.training.load
+    if load not in (None, "latest") and not Path(str(load)).is_file():
+        raise MissingFileError(f"--load {load}: no such file; give a weights.N.safetensors")
+    if is_run(outdir) and not overwrite:
+        run = Run.open(outdir)
+        _refuse(run, differing_names(settings, run.config.get("settings", {})))
 
 
 def begin_or_resume(
@@ -49,11 +70,7 @@ def _resume(
     differing = differing_names(settings, run.config.get("settings", {}))
     if run.config.get("data_digest") != config["data_digest"]:
         differing.append("the particles, poses, CTF or --ind")
-    if differing:
-        raise OutputExistsError(
-            f"{run.path}: holds a run with other settings: {', '.join(differing)}; "
-            "choose another folder, or --overwrite"
-        )
+    _refuse(run, differing)
     training = Training.begin(run, loader, settings)
     if not run.checkpoint_path.is_file():
         if settings.training.load not in (None, "latest"):
@@ -69,6 +86,15 @@ def _resume(
     run.write_config()
     run.write_rows(loader.columns.rows.numpy())  # a kill may have come before they were written
     return training
+
+
+def _refuse(run: Run, differing: list[str]) -> None:
+    """Raise OutputExistsError when a run cannot be continued because of these differences."""
+    if differing:
+        raise OutputExistsError(
+            f"{run.path}: holds a run with other settings: {', '.join(differing)}; "
+            "choose another folder, or --overwrite"
+        )
 
 
 def _load_weights(training: Training, path: Path) -> None:
