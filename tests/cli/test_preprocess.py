@@ -14,7 +14,8 @@ import pytest
 
 from frazil.cli.main import main
 from frazil.io.images import open_images, open_particles
-from frazil.preprocess import pipeline
+from frazil.preprocess import pipeline, plan
+from frazil.preprocess.settings import PackSettings
 from frazil.store import writer
 from frazil.store.reader import ParticleStore
 from tests.store.made import all_files, make_images, with_metadata, write_stack
@@ -115,6 +116,8 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     filler_kb: int,
 ) -> None:
     # The store takes 0.4 MB: the disk of 1 MB is full in packing, in sealing, from the start.
+    # Others filled it meanwhile, so the plan knew nothing of it.
+    monkeypatch.setattr(plan, "free_disk_bytes", lambda path: 1 << 30)
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -138,11 +141,40 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_a_plan_is_printed_and_memory_bounds_the_threads(
+    particles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["-D", 16, "-o", tmp_path / "X.frz"]
+    whole = plan.plan_packing(open_particles(particles), tmp_path, PackSettings(box_px=16))
+    memory = f"{whole.buffer_bytes(2)}"
+    arguments = [particles, *settings, "--memory", memory, "--max-threads", 5]
+    assert main(["preprocess", *map(str, arguments)]) == 0
+    printed = capsys.readouterr().out
+    assert "plan: read 46.1 kB (20 images of 24 px), write " in printed
+    assert "plan: 2 threads of 5, for the memory; at most " in printed
+
+
+@pytest.mark.parametrize("name", ["X.frz", "X.mrcs"])
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    particles: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.setattr(plan, "free_disk_bytes", lambda path: 5000)
+    out = tmp_path / "new" / name
+    assert preprocess(particles, "-o", out) == 2
+    message = error_of(capsys)
+    assert f"{out}: needs " in message and "another disk (-o)" in message
+    assert not out.parent.exists()
+
+
 # Runs the command in a process of its own, with small blocks and a commit after each.
 DRIVER = """
 import sys
 from tests.cli.test_preprocess import SIZES
-from frazil.preprocess import pipeline
+from frazil.preprocess import pipeline, plan
 from frazil.store import writer
 for (module, name), value in SIZES.items():
     setattr({"writer": writer, "pipeline": pipeline}[module], name, value)

@@ -121,7 +121,9 @@ def test_a_small_box_reads_only_the_bands_that_it_needs(
 ) -> None:
     bands = []
     monkeypatch.setattr(
-        ParticleStore, "read_blocks", lambda self, shard, first, stop, out: bands.append(len(out))
+        ParticleStore,
+        "read_blocks",
+        lambda self, shard, first, stop, out, keep: bands.append(len(out)),
     )
     list(loader_of(store, box_px=32).epoch(1))
     assert set(bands) == {1}

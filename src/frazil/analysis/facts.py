@@ -57,15 +57,6 @@ class Facts:
         yield from (f"  note: {note}" for note in self.notes)
 
 
-def size_text(size_bytes: float) -> str:
-    """Return a size on disk with a decimal unit."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.3g} {unit}" if unit != "B" else f"{size_bytes:.0f} B"
-        size_bytes /= 1000
-    return f"{size_bytes:.4g} TB"
-
-
 def counts_text(counts: Mapping[str, int], most: int = 4) -> str:
     """Return "name count" of the first few, and how many more there are."""
     shown = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:most])

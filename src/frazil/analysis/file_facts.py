@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frazil.analysis.facts import Facts, size_text
+from frazil.analysis.facts import Facts
 from frazil.errors import InputError
 from frazil.io.mrc import read_header, read_images
 from frazil.io.pickles import read_all_pickles
+from frazil.store.budget import size_text
 
 _SAMPLE_SECTIONS = 16
 _CTF = (

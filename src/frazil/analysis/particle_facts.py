@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from frazil.analysis.facts import Facts, counts_text, size_text
+from frazil.analysis.facts import Facts, counts_text
 from frazil.errors import FrazilError, InputError
 from frazil.io.images import open_particles
 from frazil.io.mrc import MrcHeader, read_header
 from frazil.io.particles import CTF_COLUMNS, ParticleTable
+from frazil.store.budget import size_text
 
 _HEADER_THREADS = 8
 _SUFFIX_KINDS = {

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from frazil.analysis.facts import Facts, counts_text, size_text
+from frazil.analysis.facts import Facts, counts_text
 from frazil.analysis.particle_facts import add_table
 from frazil.runs.folder import Run
 from frazil.runs.journal import read_journal
+from frazil.store.budget import size_text
 from frazil.store.manifest import Manifest
 from frazil.store.reader import ParticleStore
 

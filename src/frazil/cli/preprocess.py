@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
     """Write the store or the stacks."""
     from frazil.preprocess.fourier_stacks import write_fourier_stacks
     from frazil.preprocess.pipeline import pack
-    from frazil.preprocess.report import describe_input, describe_store
+    from frazil.preprocess.plan import check_plan, plan_packing, settings_within
+    from frazil.preprocess.report import describe_input, describe_plan, describe_store
 
     out, settings = Path(args.o), read_settings(args, PackSettings)
     if out.suffix not in (".frz", ".mrcs", ".txt"):
@@ -45,6 +46,11 @@ def run(args: argparse.Namespace) -> None:
     table, dropped = read_input(read_settings(args, InputSettings))
     for line in describe_input(table, settings, dropped):
         print(line, flush=True)
+    plan = plan_packing(table, out, settings, fourier=out.suffix != ".frz")
+    for line in describe_plan(plan):
+        print(line, flush=True)
+    check_plan(plan)
+    settings = settings_within(plan, settings)
     if out.suffix == ".frz":
         out.parent.mkdir(parents=True, exist_ok=True)
         store = pack(table, out, settings, dropped, shlex.join(sys.argv))

@@ -1,13 +1,14 @@
 """Streaming batches out of a store while the next window is being read.
 
 Owns: the two window buffers, the reader threads, and the position inside an epoch. Does not own:
-the order (`order`) or the decoding formula (`frazil.store.codec`).
+the order (`order`), what is kept in memory (`cache`) or the decoding formula
+(`frazil.store.codec`).
 """
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from frazil.geometry.packing import half_disc
 from frazil.io.particles import FLAG_NONFINITE
 from frazil.loader import order
 from frazil.loader.batches import ParticleBatch, ParticleColumns
+from frazil.store.budget import default_budget_bytes
+from frazil.loader.cache import CachedBlocks
 from frazil.preprocess.parallel import one_torch_thread
 from frazil.settings import Settings, option
 from frazil.store.manifest import check_box
@@ -90,8 +93,14 @@ class ParticleLoader:
         width = manifest.bands[self._bands - 1].stop
         self._picked = None if width == len(self.disc) else disc_columns(store.disc, self.disc)
         self._width = 2 * width
-        self._check_memory(width)
+        row_bytes = 2 * width * np.dtype(manifest.precision).itemsize
+        self._blocks = CachedBlocks(store, self.layout, row_bytes, self._memory_left(row_bytes))
         self._epoch, self._batch = 1, 0
+
+    @property
+    def mode(self) -> Literal["cached", "streamed"]:
+        """Whether later epochs come from memory, or all of them from disk."""
+        return self._blocks.mode
 
     @property
     def batches_per_epoch(self) -> int:
@@ -112,7 +121,10 @@ class ParticleLoader:
         self._epoch, self._batch = number + 1, 0
 
     def in_order(self) -> Iterator[ParticleBatch]:
-        """Yield all batches in storage order, for evaluation; does not move the position."""
+        """Yield all batches in storage order, for evaluation; does not move the position.
+
+        Takes what earlier epochs kept in memory, and keeps nothing itself.
+        """
         groups = order.windows_in_order(self.layout, self.settings.window_rows)
         yield from self._stream(groups, None, 0)
 
@@ -186,10 +198,9 @@ class ParticleLoader:
         layout = self.layout
         reads, starts, row = [], np.zeros(layout.chunks, np.int64), 0
         for c in chunks:
-            place = (int(layout.shard[c]), int(layout.first_block[c]), int(layout.stop_block[c]))
             count = int(layout.stored[c])
             out = [buffer[row : row + count] for buffer in buffers]
-            reads.append(pool.submit(self.store.read_blocks, *place, out))
+            reads.append(pool.submit(self._blocks.read, int(c), out, key is not None))
             starts[c] = row
             row += count
         window = order.window(layout, chunks, key)
@@ -253,22 +264,26 @@ class ParticleLoader:
             raise InputError(f"{self.store.path}: no usable particles in the selection")
         return selected[usable]
 
-    def _check_memory(self, width: int) -> None:
-        """Raise BudgetError when two windows of codes are more than the budget."""
-        budget = self.settings.memory_bytes
-        if budget is None:
-            return
-        row_bytes = 2 * width * np.dtype(self.store.manifest.precision).itemsize
+    def _memory_left(self, row_bytes: int) -> int:
+        """Return what the budget leaves beside two windows of codes, bytes.
+
+        Raises
+        ------
+        BudgetError : it has no room for the windows. Without a ceiling there is always room.
+        """
+        ceiling = self.settings.memory_bytes
+        budget = default_budget_bytes() if ceiling is None else ceiling
         chunk = order.CHUNK_BLOCKS * self.store.manifest.block_rows
         rows = min(self.settings.window_rows + chunk, self.store.manifest.images)
         needed = 2 * rows * row_bytes
-        if needed > budget:
+        if ceiling is not None and needed > budget:
             fits = budget // (2 * row_bytes) - chunk
             smaller = f"--shuffler-size {fits} or " if fits > 0 else ""
             raise BudgetError(
                 f"{self.store.path}: two windows of {rows} particles take {needed / 1e6:.3g} MB, "
                 f"--memory allows {budget / 1e6:.3g} MB; give {smaller}more memory"
             )
+        return budget - needed
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from frazil.errors import InputError, OutputExistsError
 from frazil.io.atomic import write_bytes_atomic, write_text_atomic
@@ -24,7 +23,7 @@ from frazil.io.particles import ParticleTable
 from frazil.io.pickles import read_selection
 from frazil.preprocess.downsample_settings import DownsampleSettings
 from frazil.preprocess.inputs import image_fingerprint, used_sources
-from frazil.preprocess.parallel import one_torch_thread, ordered_map
+from frazil.preprocess.parallel import image_bar, one_torch_thread, ordered_map
 from frazil.preprocess.settings import PackSettings
 from frazil.preprocess.star_output import plan_star, write_scaled_star
 from frazil.preprocess.steps import SUB_BATCH, downsample_images, downsample_volume
@@ -191,7 +190,8 @@ def write_stacks(
         for start in range(0, len(rows), block)
     )
     total = sum(len(rows) for _, rows in todo)
-    with one_torch_thread(), tqdm(total=total, unit="img", desc="downsampling") as bar:
+    image_bytes = images.bytes_of([0])
+    with one_torch_thread(), image_bar(total, "downsampling", image_bytes) as advance:
         done = ordered_map(work, parts, settings.max_threads)
         for number, results in groupby(done, key=lambda result: result[0]):
             path, rows = todo[number]
@@ -202,7 +202,7 @@ def write_stacks(
                 for _, part_rows, small in results:
                     writer.write(small)
                     bad += part_rows[~np.isfinite(small.sum(axis=(1, 2)))].tolist()
-                    bar.update(len(part_rows))
+                    advance(len(part_rows))
     return list(_describe(plan, kept, box_px, (bad, unscaled)))
 
 

@@ -133,7 +133,7 @@ def image_fingerprint(table: ParticleTable, settings: PackSettings) -> str:
 
     Poses and CTF are not part of it: they can change without repacking.
     """
-    unimportant = {"max_threads", "strict", "overwrite"}
+    unimportant = {"max_threads", "memory", "strict", "overwrite"}
     important = {k: v for k, v in msgspec.structs.asdict(settings).items() if k not in unimportant}
     digest = xxhash.xxh3_64()
     digest.update(msgspec.json.encode(important, order="sorted"))

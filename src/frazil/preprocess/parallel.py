@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
+from frazil.store.budget import resident_bytes, size_text
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -37,6 +39,28 @@ def progress(items: Iterable[A], what: str, unit: str, total: int | None = None)
     """Return the items with a progress bar on stderr: rate and time left."""
     bar: Iterable[A] = tqdm(items, desc=what, unit=unit, total=total, file=sys.stderr)
     return bar
+
+
+@contextmanager
+def image_bar(
+    total: int, what: str, image_bytes: int, initial: int = 0
+) -> Iterator[Callable[[int], None]]:
+    """Show images done, rate and time left, bytes read and memory held; yields the step.
+
+    Parameters
+    ----------
+    image_bytes : bytes that are read for one image.
+    initial : images that an earlier run did.
+    """
+    with tqdm(total=total, initial=initial, unit="img", desc=what, file=sys.stderr) as bar:
+
+        def advance(images: int) -> None:
+            read = size_text((bar.n + images - initial) * image_bytes)
+            held = size_text(resident_bytes())
+            bar.set_postfix_str(f"{read} read, RSS {held}", refresh=False)
+            bar.update(images)
+
+        yield advance
 
 
 @contextmanager

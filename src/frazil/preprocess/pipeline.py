@@ -1,21 +1,23 @@
 """Packing: from a particle table and its stacks to a committed store, in one pass.
 
 Owns: the pre-sample, the threads, the order of writing, row accounting and the manifest. Does not
-own: the maths of one image (`steps`), the statistics' formulas or the bytes (`frazil.store`).
+own: the maths of one image (`steps`), the statistics' formulas, the comparison with the source
+(`audit`) or the bytes (`frazil.store`).
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from frazil import __version__
-from frazil.errors import InputError
+from frazil.errors import CorruptDataError, InputError
 from frazil.geometry.packing import TILE_PX
 from frazil.io.images import ImageSource, open_images
 from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE, ParticleTable
+from frazil.preprocess.audit import audited_rows, read_back
 from frazil.preprocess.blocks import Block, encode_block
 from frazil.preprocess.inputs import (
     DistinctImages,
@@ -24,7 +26,7 @@ from frazil.preprocess.inputs import (
     source_file,
     used_sources,
 )
-from frazil.preprocess.parallel import one_torch_thread, ordered_map, progress
+from frazil.preprocess.parallel import image_bar, one_torch_thread, ordered_map, progress
 from frazil.preprocess.settings import WINDOW_OUTER, PackSettings
 from frazil.preprocess.statistics import (
     ShellStatistics,
@@ -77,6 +79,7 @@ def pack(
     ------
     InputError : box odd or too large, mixed pixel sizes, no particles, poses or CTF in some rows
         only, non-finite images under `strict`.
+    CorruptDataError : images read back from the source are not those that were packed.
     OutputExistsError, CorruptDataError, BudgetError, MissingFileError : see `StoreWriter`,
         `open_images`.
     """
@@ -104,13 +107,18 @@ def pack(
                 "leave --strict out to flag them and go on"
             )
 
+        notes: list[str] = []
+
         def manifest(checksums: dict[str, str]) -> Manifest:
-            return packing.manifest(statistics, rows, pixel_size, checksums, dropped or {}, command)
+            made = packing.manifest(statistics, rows, pixel_size, checksums, dropped or {}, command)
+            # All but the manifest is on disk, and nothing has its final name yet.
+            notes.append(packing.audit(ParticleStore.of(writer.folder, made)))
+            return made
 
         frequencies = torch.stack([packing.transform.disc.kx, packing.transform.disc.ky], 1)
         arrays = {"particles": rows, "frequencies": frequencies.numpy().astype(np.int16)}
         writer.finish(arrays, manifest, lambda shards: progress(shards, "sealing", "shard"))
-    return ParticleStore.open(out)
+    return replace(ParticleStore.open(out), notes=tuple(notes))
 
 
 class _Packing:
@@ -170,13 +178,12 @@ class _Packing:
 
         pending: list[Block] = []
         uncommitted = 0
-        with tqdm(
-            total=self.plan.images, initial=writer.images_done, unit="img", desc="packing"
-        ) as bar:
+        image_bytes = self.images.bytes_of([0])
+        with image_bar(self.plan.images, "packing", image_bytes, writer.images_done) as advance:
             for block in ordered_map(work, starts, self.settings.max_threads):
                 pending.append(block)
                 self.statistics.add(block.statistics)
-                bar.update(len(block.facts))
+                advance(len(block.facts))
                 waiting = sum(b.records.nbytes for b in pending)
                 if waiting >= APPEND_BYTES:
                     uncommitted += _append_all(writer, pending)
@@ -224,6 +231,24 @@ class _Packing:
         place = self.table.rows[row]
         path = self.table.sources[place["source"]]
         return f"{self.table.origin}: row {row} (0-based; image {place['index'] + 1} of {path})"
+
+    def audit(self, store: ParticleStore) -> str:
+        """Read a sample of rows back from the source; return the line that says so.
+
+        Raises
+        ------
+        CorruptDataError : a row of the store is not its image; names row, stack and image.
+        """
+        rows = audited_rows(len(self.table), self.settings.seed)
+        found = read_back(store, self.images, self.transform, rows)
+        if found.bad_rows:
+            raise CorruptDataError(
+                f"{self.describe_row(found.bad_rows[0])} is not what was packed "
+                f"({len(found.bad_rows)} of {found.images} images read back differ); the stack "
+                f"changed meanwhile, or memory or disk is faulty: remove {store.path} "
+                "and pack again"
+            )
+        return found.describe()
 
     def manifest(
         self,

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE, ParticleTable
+from frazil.preprocess.plan import PackPlan
 from frazil.preprocess.settings import PackSettings
+from frazil.store.budget import size_text
 from frazil.store.manifest import Manifest
 from frazil.store.reader import ParticleStore
 
@@ -42,6 +44,23 @@ def describe_input(
         )
 
 
+def describe_plan(plan: PackPlan) -> Iterator[str]:
+    """Yield what packing will read, write and hold in memory."""
+    size = plan.size
+    kept = "float32 Hartley" if plan.fourier else size.precision
+    yield (
+        f"plan: read {size_text(plan.source_bytes)} ({size.images} images of "
+        f"{plan.source_box_px} px), write {size_text(plan.output_bytes)} ({size.box_px} px, "
+        f"{kept}); {size_text(plan.free_bytes)} free at {plan.out.parent}"
+    )
+    fewer = "" if plan.threads == plan.max_threads else f" of {plan.max_threads}, for the memory"
+    yield (
+        f"plan: {plan.threads} threads{fewer}; at most "
+        f"{size_text(plan.buffer_bytes(plan.threads))} of buffers, "
+        f"{size_text(plan.memory_bytes)} allowed"
+    )
+
+
 def describe_store(store: ParticleStore) -> Iterator[str]:
     """Yield what was packed, how exactly, and which images were flagged."""
     manifest = store.manifest
@@ -58,6 +77,7 @@ def describe_store(store: ParticleStore) -> Iterator[str]:
             rows = np.flatnonzero(store.rows["flags"] & _FLAGS[name])
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             yield f"{count} images flagged {name}: rows {shown} (0-based)"
+    yield from store.notes
 
 
 def worst_error(manifest: Manifest) -> float:

@@ -48,6 +48,15 @@ class PackSettings(ImageSettings, frozen=True, kw_only=True):
     max_threads: Annotated[
         int, option("--max-threads", metavar="N", help="threads that read and transform", ge=1)
     ] = min(16, os.cpu_count() or 1)
+    memory: Annotated[
+        str | None,
+        option(
+            "--memory",
+            metavar="SIZE",
+            help="ceiling of buffers, e.g. 4G; fewer threads work when it is small; "
+            "without it, half of what host, cgroup and SLURM allow",
+        ),
+    ] = None
     seed: Annotated[
         int, option("--seed", metavar="S", help="seed of the random order in the store", ge=0)
     ] = 0

@@ -22,6 +22,7 @@ from frazil.store.codec import NUMPY_TYPES, TORCH_TYPES, Codec
 from frazil.store.manifest import Manifest, read_manifest
 from frazil.store.writer import block_checksums, file_checksum, shard_path
 
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _REMEDY = "restore the file or pack again"
 # What numpy raises on the way through a damaged .npy header.
 _BAD_HEADER = (ValueError, TypeError, EOFError, SyntaxError, OverflowError, tokenize.TokenError)
@@ -37,6 +38,7 @@ class ParticleStore:
     manifest : everything but coefficients and rows.
     rows : (N,) structured, particles in the order of the input, memory-mapped.
     checksums : (blocks, bands) uint64; `first_block[s]` is the first block of shard s.
+    notes : lines worth telling the user that are in no file, e.g. what the audit found.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class ParticleStore:
     checksums: np.ndarray
     first_block: np.ndarray
     _shard_files: dict[tuple[int, int], "_ShardFile"] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path | str) -> "ParticleStore":
@@ -57,7 +60,16 @@ class ParticleStore:
         CorruptDataError : a file is not the one that was packed.
         """
         folder = Path(path)
-        manifest = read_manifest(folder)
+        return cls.of(folder, read_manifest(folder))
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Manifest) -> "ParticleStore":
+        """Return the store in a folder whose manifest is known, and may not be written yet.
+
+        Raises
+        ------
+        MissingFileError, CorruptDataError : see `open`.
+        """
         _check_files(folder, manifest)
         _check_order(folder / "frequencies.npy", manifest.box_px)
         rows = _open_array(folder / "particles.npy", mmap_mode="r")
@@ -142,12 +154,16 @@ class ParticleStore:
         widths = [2 * (band.stop - band.start) for band in self.manifest.bands[:bands]]
         return [torch.empty(count, width, dtype=kind) for width in widths]
 
-    def read_blocks(self, shard: int, first: int, stop: int, out: Sequence[Tensor]) -> None:
+    def read_blocks(
+        self, shard: int, first: int, stop: int, out: Sequence[Tensor], keep_pages: bool = True
+    ) -> None:
         """Fill one buffer per band with the rows of blocks [first, stop) of a shard.
 
         Parameters
         ----------
         out : contiguous (rows, 2 P_b) tensors of the store's type, for the leading bands.
+        keep_pages : False drops what was read from the page cache, so that a pass over a store
+            larger than memory does not push out everything else.
 
         Raises
         ------
@@ -157,7 +173,7 @@ class ParticleStore:
         for band, buffer in enumerate(out):
             array = buffer.numpy()
             file = self._shard_file(shard, band)
-            file.read_into(array, first * block_rows)
+            file.read_into(array, first * block_rows, keep_pages)
             expected = self.checksums[self.first_block[shard] + first :, band][: stop - first]
             bad = np.flatnonzero(block_checksums(array, block_rows) != expected)
             if bad.size:
@@ -245,7 +261,7 @@ class _ShardFile:
             )
         return cls(path, offset, shape[1] * kind.itemsize)
 
-    def read_into(self, out: np.ndarray, first_row: int) -> None:
+    def read_into(self, out: np.ndarray, first_row: int, keep_pages: bool) -> None:
         """Fill a contiguous array with rows from first_row on."""
         view = out.reshape(-1).view(np.uint8).data
         position = self.data_offset + first_row * self.row_bytes
@@ -254,13 +270,31 @@ class _ShardFile:
         except FileNotFoundError as error:
             raise MissingFileError(f"{self.path}: a shard is lost; {_REMEDY}") from error
         try:
+            if not keep_pages:
+                _advise_read_once(descriptor)
             while view:
                 got = os.preadv(descriptor, [view], position)
                 if got == 0:
                     raise CorruptDataError(f"{self.path}: ends at byte {position}; {_REMEDY}")
                 view, position = view[got:], position + got
+            if not keep_pages:
+                _drop_pages(descriptor, position - out.nbytes, position)
         finally:
             os.close(descriptor)
+
+
+def _advise_read_once(descriptor: int) -> None:
+    """Keep the kernel from reading on after what is asked for; nobody would drop those pages."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+
+def _drop_pages(descriptor: int, start: int, stop: int) -> None:
+    """Drop bytes [start, stop) of a file from the page cache, with the pages at both ends."""
+    if hasattr(os, "posix_fadvise"):
+        start -= start % PAGE_BYTES
+        stop += -stop % PAGE_BYTES
+        os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
 
 
 def disc_columns(larger: HalfDisc, smaller: HalfDisc) -> Tensor:

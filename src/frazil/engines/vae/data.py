@@ -14,9 +14,9 @@ from frazil.engines import particles
 from frazil.engines.particles import Say
 from frazil.engines.vae.settings import VaeSettings
 from frazil.errors import InputError
-from frazil.loader.budget import default_budget_bytes, parse_bytes
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.settings import PackSettings
+from frazil.store.budget import default_budget_bytes, parse_bytes
 from frazil.store.reader import ParticleStore
 
 

@@ -1,14 +1,15 @@
-"""How much memory a process may use.
+"""How much memory and disk a process may use.
 
-Owns: the limits of cgroup, SLURM and host, and the reading of sizes such as 4G. Does not own: what
-is done with the memory.
+Owns: the limits of cgroup, SLURM, host and disk, and the reading and writing of sizes such as 4G.
+Does not own: what is done with the memory.
 """
 
 import os
 import re
+import shutil
 from pathlib import Path
 
-from frazil.errors import InputError
+from frazil.errors import BudgetError, InputError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -35,6 +36,56 @@ def memory_limit_bytes() -> int:
 def default_budget_bytes() -> int:
     """Return half of the limit: the default of --memory."""
     return memory_limit_bytes() // 2
+
+
+def allowed_bytes(memory: str | None) -> int:
+    """Return the ceiling that --memory sets; without it the default budget.
+
+    Raises
+    ------
+    InputError : not a size.
+    BudgetError : more than host, cgroup and SLURM allow.
+    """
+    if memory is None:
+        return default_budget_bytes()
+    asked, limit = parse_bytes(memory), memory_limit_bytes()
+    if asked > limit:
+        raise BudgetError(
+            f"--memory {memory}: host, cgroup or SLURM allow {size_text(limit)}; "
+            f"give at most --memory {limit >> 20}M"
+        )
+    return asked
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds now; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except FileNotFoundError:  # not Linux
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_disk_bytes(path: Path) -> int:
+    """Return what may be written where `path` is, or will be: the nearest folder above decides."""
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a size with a decimal unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}" if unit != "B" else f"{size_bytes:.0f} B"
+        size_bytes /= 1000
+    return f"{size_bytes:.4g} TB"
+
+
+def memory_flag(size_bytes: float) -> str:
+    """Return the --memory that allows this many bytes, in whole binary megabytes."""
+    return f"--memory {-(-int(size_bytes) // (1 << 20))}M"
 
 
 def _host_available_bytes() -> int:

@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 
 from frazil.errors import InputError
-from frazil.loader import budget
-from frazil.loader.budget import default_budget_bytes, memory_limit_bytes, parse_bytes
+from frazil.store import budget
+from frazil.store.budget import (
+    default_budget_bytes,
+    free_disk_bytes,
+    memory_flag,
+    memory_limit_bytes,
+    parse_bytes,
+    size_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +81,23 @@ def test_this_machine_has_a_limit_within_its_memory() -> None:
         if line.startswith("MemTotal")
     )
     assert 0 < memory_limit_bytes() <= total
+
+
+def test_free_space_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
+    there, later = free_disk_bytes(tmp_path), free_disk_bytes(tmp_path / "no" / "such" / "X.frz")
+    assert there > 0 and abs(there - later) < 1 << 30
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, 12_345_678_901])
+def test_the_memory_flag_that_is_suggested_is_enough_and_can_be_read(size: int) -> None:
+    allowed = parse_bytes(memory_flag(size).removeprefix("--memory "))
+    assert size <= allowed < size + (1 << 20)
+
+
+def test_sizes_are_written_with_their_unit() -> None:
+    assert [size_text(s) for s in (999, 12_900, 18e9, 2.5e12)] == [
+        "999 B",
+        "12.9 kB",
+        "18 GB",
+        "2.5 TB",
+    ]
