@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of demo."""
     parser.add_argument("-o", default="demo", metavar="DIR", help="folder (default: demo)")
     parser.add_argument("--images", type=int, default=3000, help="images (default: 3000)")
-    parser.add_argument("--epochs", type=int, default=8, help="epochs (default: 8)")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs (default: 12)")
 
 
 def run(args: argparse.Namespace) -> None:

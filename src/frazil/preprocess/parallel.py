@@ -21,7 +21,8 @@ B = TypeVar("B")
 
 def ordered_map(work: Callable[[A], B], items: Iterable[A], threads: int) -> Iterator[B]:
     """Yield work(item) in the order of the items, with at most threads + 1 under way."""
-    with ThreadPoolExecutor(threads) as pool:
+    # Each thread has its own count of torch's threads; with others, transforms round differently.
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting: deque[Future[B]] = deque()
         try:
             for item in items:
