@@ -101,3 +101,11 @@ def test_sizes_are_written_with_their_unit() -> None:
         "18 GB",
         "2.5 TB",
     ]
+
+
+def test_limits_of_a_cgroup_and_its_parents_are_found(tmp_path: Path) -> None:
+    for folder, text in (("", "max"), ("jobs", "5000"), ("jobs/mine", "9000"), ("other", "10")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "memory.max").write_text(f"{text}\n")
+    assert sorted(budget._limits(tmp_path, "/jobs/mine", "memory.max")) == [5000, 9000]
+    assert budget._limits(tmp_path, "/", "memory.max") == []

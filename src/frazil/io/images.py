@@ -227,11 +227,6 @@ class ImageSource:
         """Close the stacks; a later read opens them again."""
         self._files.close()
 
-    @property
-    def paths(self) -> list[Path]:
-        """The stacks that rows use."""
-        return [header.path for header in self._headers.values()]
-
     def bytes_of(self, rows: ArrayLike) -> int:
         """Return the bytes on disk of the images of some rows, which nothing is read for."""
         used, counts = np.unique(self._source[np.asarray(rows)], return_counts=True)

@@ -19,10 +19,10 @@ from frazil.geometry.packing import half_disc
 from frazil.io.particles import FLAG_NONFINITE
 from frazil.loader import order
 from frazil.loader.batches import ParticleBatch, ParticleColumns
-from frazil.store.budget import default_budget_bytes
 from frazil.loader.cache import CachedBlocks
 from frazil.preprocess.parallel import one_torch_thread
 from frazil.settings import Settings, option
+from frazil.store.budget import default_budget_bytes
 from frazil.store.manifest import check_box
 from frazil.store.reader import ParticleStore, disc_columns
 

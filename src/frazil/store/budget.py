@@ -11,6 +11,7 @@ from pathlib import Path
 
 from frazil.errors import BudgetError, InputError
 
+CGROUP_ROOT = Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -109,18 +110,24 @@ def _slurm_bytes() -> int | None:
 
 
 def _cgroup_bytes() -> list[int]:
-    """Return the limits of this process's cgroup (v2) and its parents, and of v1."""
-    root = Path("/sys/fs/cgroup")
-    files = [root / "memory" / "memory.limit_in_bytes"]
+    """Return the limits of this process's cgroups (v1 and v2) and of their parents."""
     try:
-        own = Path("/proc/self/cgroup").read_text().strip().splitlines()[-1].split(":")[-1]
-    except (FileNotFoundError, IndexError):
-        own = "/"
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except FileNotFoundError:  # not Linux
+        return []
+    found = []
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        if controllers == "":
+            found += _limits(CGROUP_ROOT, own, "memory.max")
+        elif "memory" in controllers.split(","):
+            found += _limits(CGROUP_ROOT / "memory", own, "memory.limit_in_bytes")
+    return found
+
+
+def _limits(root: Path, own: str, name: str) -> list[int]:
+    """Return what the files `name` say, from the cgroup `own` up to the root of its hierarchy."""
     folder = root / own.lstrip("/")
-    while True:
-        files.append(folder / "memory.max")
-        if folder == root or root not in folder.parents:
-            break
-        folder = folder.parent
-    texts = [file.read_text().strip() for file in files if file.is_file()]
+    folders = [folder, *(parent for parent in folder.parents if root in (parent, *parent.parents))]
+    texts = [(f / name).read_text().strip() for f in folders if (f / name).is_file()]
     return [int(text) for text in texts if text.isdigit() and int(text) < 1 << 60]

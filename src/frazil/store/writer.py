@@ -238,19 +238,28 @@ class StoreWriter:
         """Write the bands of one shard from its bucket; return its checksums (blocks, bands)."""
         bucket, plan = self._bucket(shard), self.plan
         paths = [shard_path(self.folder, shard, band) for band in range(len(plan.bands))]
-        if bucket.exists():
-            appended = np.fromfile(bucket, np.dtype(plan.value_type))
-            rows = np.empty(
-                (len(appended) // plan.record_values, plan.record_values), appended.dtype
-            )
-            rows[self.slot[self.shard == shard]] = appended.reshape(rows.shape)
-            parts = [np.ascontiguousarray(rows[:, 2 * b.start : 2 * b.stop]) for b in plan.bands]
-            for path, part in zip(paths, parts, strict=True):
-                write_npy_atomic(path, part)
-            bucket.unlink()
-        else:  # sealed before an interruption
-            parts = [np.load(path, allow_pickle=False) for path in paths]
-        return np.stack([block_checksums(part, plan.block_rows) for part in parts], axis=1)
+        if not bucket.exists():  # sealed before an interruption
+            sums = [
+                block_checksums(np.load(path, allow_pickle=False), plan.block_rows)
+                for path in paths
+            ]
+            return np.stack(sums, axis=1)
+        rows = self._rows_by_slot(shard)
+        sums = []
+        for path, band in zip(paths, plan.bands, strict=True):
+            part = np.ascontiguousarray(rows[:, 2 * band.start : 2 * band.stop])
+            write_npy_atomic(path, part)
+            sums.append(block_checksums(part, plan.block_rows))
+        bucket.unlink()
+        return np.stack(sums, axis=1)
+
+    def _rows_by_slot(self, shard: int) -> np.ndarray:
+        """Return the records of a bucket, (rows, record_values), in the order of their slots."""
+        appended = np.fromfile(self._bucket(shard), np.dtype(self.plan.value_type))
+        appended = appended.reshape(-1, self.plan.record_values)
+        rows = np.empty_like(appended)
+        rows[self.slot[self.shard == shard]] = appended
+        return rows
 
     @property
     def _facts_path(self) -> Path:
