@@ -11,10 +11,10 @@ from frazil.errors import InputError, MissingFileError
 from frazil.geometry.packing import half_disc
 from frazil.io.images import open_particles
 from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE, ParticleTable
-from frazil.preprocess.inputs import InputSettings, read_input
+from frazil.preprocess.inputs import read_input
 from frazil.preprocess.pipeline import open_or_pack, pack
 from frazil.preprocess.report import describe_input, describe_store, worst_error
-from frazil.preprocess.settings import PackSettings
+from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.preprocess.steps import downsample_images, packed_coefficients, plan_transform
 from frazil.store.reader import ParticleStore, disc_columns
 from tests.store.made import (

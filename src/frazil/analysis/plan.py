@@ -24,10 +24,10 @@ from frazil.errors import BudgetError, InputError
 from frazil.geometry.packing import half_disc
 from frazil.io.particles import ParticleTable
 from frazil.loader.order import CHUNK_BLOCKS
-from frazil.preprocess.inputs import InputSettings, read_input, used_sources
+from frazil.preprocess.inputs import read_input, used_sources
 from frazil.preprocess.measure import decoding_rate, read_rate, transform_rate
 from frazil.preprocess.plan import PRECISIONS, PackPlan, check_plan, plan_packing
-from frazil.preprocess.settings import PackSettings
+from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.budget import allowed_bytes, memory_flag, size_text
 from frazil.store.codec import NUMPY_TYPES, Codec
 from frazil.store.manifest import MANIFEST_NAME, Manifest, Precision, check_box, read_manifest

@@ -15,8 +15,7 @@ from frazil.cli.flags import add_settings, read_settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of plan."""
     from frazil.analysis.plan_settings import PlanSettings
-    from frazil.preprocess.inputs import InputSettings
-    from frazil.preprocess.settings import PackSettings
+    from frazil.preprocess.settings import InputSettings, PackSettings
 
     for settings in (InputSettings, PackSettings, PlanSettings):
         add_settings(parser, settings)
@@ -29,8 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
     from frazil.analysis.plan import make_plan
     from frazil.analysis.plan_settings import PlanSettings
-    from frazil.preprocess.inputs import InputSettings
-    from frazil.preprocess.settings import PackSettings
+    from frazil.preprocess.settings import InputSettings, PackSettings
 
     plan = make_plan(
         read_settings(args, InputSettings),

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from frazil.cli.flags import add_settings, read_settings
 from frazil.errors import InputError
-from frazil.preprocess.inputs import InputSettings, read_input
-from frazil.preprocess.settings import PackSettings
+from frazil.preprocess.inputs import read_input
+from frazil.preprocess.settings import InputSettings, PackSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

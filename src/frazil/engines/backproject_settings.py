@@ -6,6 +6,7 @@ them (`backproject`).
 
 from typing import Annotated, Literal
 
+from frazil.preprocess.settings import InputSettings
 from frazil.settings import Settings, option
 
 
@@ -45,26 +46,11 @@ class BackprojectSettings(Settings, frozen=True, kw_only=True):
     ] = False
 
 
-class BackprojectInput(Settings, frozen=True, kw_only=True):
+class BackprojectInput(InputSettings, frozen=True, kw_only=True):
     """Which particles are back-projected; what is not a store is packed into one first."""
 
-    particles: Annotated[
-        str, option("particles", help="a store (.frz), or .mrcs, .star, .cs, .txt, .ft.txt")
-    ]
-    poses: Annotated[
-        str | None, option("--poses", metavar="PKL", help="poses, if not those of the input")
-    ] = None
-    ctf: Annotated[
-        str | None, option("--ctf", metavar="PKL", help="CTF, if not that of the input")
-    ] = None
-    ind: Annotated[
-        str | None, option("--ind", metavar="PKL", help="back-project these rows only")
-    ] = None
     first: Annotated[
         int | None, option("--first", metavar="N", help="back-project the first N rows only", ge=1)
-    ] = None
-    datadir: Annotated[
-        str | None, option("--datadir", metavar="DIR", help="folder of the stacks that are named")
     ] = None
     uninvert_data: Annotated[
         bool,

@@ -6,7 +6,6 @@ a table before any image is read. Does not own: the table and the files (`frazil
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -16,28 +15,8 @@ from frazil.errors import InputError
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.pickles import read_ctf, read_poses, read_selection
-from frazil.preprocess.settings import PackSettings
-from frazil.settings import Settings, option
+from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.manifest import SourceFile
-
-
-class InputSettings(Settings, frozen=True, kw_only=True):
-    """Which particles, and where their poses and CTF are."""
-
-    particles: Annotated[str, option("particles", help="particles: .star, .cs, .mrcs or .txt")]
-    datadir: Annotated[
-        str | None,
-        option("--datadir", metavar="DIR", help="folder that stacks named in the input lie in"),
-    ] = None
-    poses: Annotated[
-        str | None, option("--poses", metavar="PKL", help="poses, if not those of the input")
-    ] = None
-    ctf: Annotated[
-        str | None, option("--ctf", metavar="PKL", help="CTF, if not that of the input")
-    ] = None
-    ind: Annotated[
-        str | None, option("--ind", metavar="PKL", help="keep these rows of the input")
-    ] = None
 
 
 def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:

@@ -12,6 +12,31 @@ from frazil.store.manifest import Precision
 WINDOW_OUTER = 0.99
 
 
+class InputSettings(Settings, frozen=True, kw_only=True):
+    """Which particles, and where their poses and CTF are."""
+
+    particles: Annotated[
+        str,
+        option(
+            "particles",
+            help="particles: .star, .cs, .mrcs, .txt or .ft.txt (or a store, but for packing)",
+        ),
+    ]
+    datadir: Annotated[
+        str | None,
+        option("--datadir", metavar="DIR", help="folder that stacks named in the input lie in"),
+    ] = None
+    poses: Annotated[
+        str | None, option("--poses", metavar="PKL", help="poses, if not those of the input")
+    ] = None
+    ctf: Annotated[
+        str | None, option("--ctf", metavar="PKL", help="CTF, if not that of the input")
+    ] = None
+    ind: Annotated[
+        str | None, option("--ind", metavar="PKL", help="keep these rows of the input")
+    ] = None
+
+
 class ImageSettings(Settings, frozen=True, kw_only=True):
     """What is done to each image."""
 

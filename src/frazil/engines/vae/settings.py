@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from frazil.models.config import ModelConfig
+from frazil.preprocess.settings import InputSettings
 from frazil.settings import Settings, option
 from frazil.store.manifest import Precision
 
@@ -103,24 +104,9 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
     ] = False
 
 
-class DataSettings(Settings, frozen=True, kw_only=True):
-    """Which particles are trained, and how they are prepared."""
+class DataSettings(InputSettings, frozen=True, kw_only=True):
+    """Which particles are trained, from a store or from files, and how they are prepared."""
 
-    particles: Annotated[
-        str, option("particles", help="a store (.frz), or .mrcs, .star, .cs, .txt, .ft.txt")
-    ]
-    poses: Annotated[
-        str | None, option("--poses", metavar="PKL", help="poses; default: those of the input")
-    ] = None
-    ctf: Annotated[
-        str | None, option("--ctf", metavar="PKL", help="CTF; default: that of the input")
-    ] = None
-    ind: Annotated[
-        str | None, option("--ind", metavar="PKL", help="train these rows of the input only")
-    ] = None
-    datadir: Annotated[
-        str | None, option("--datadir", metavar="DIR", help="folder of the stacks that are named")
-    ] = None
     box_px: Annotated[
         int | None,
         option("-D", "--box", unit="px", metavar="D", help="train at a smaller box, even", ge=4),
