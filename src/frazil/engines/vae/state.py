@@ -86,7 +86,7 @@ class Training:
             f"encoder {config.enc_dim}x{config.enc_layers}, decoder {config.dec_dim}x"
             f"{config.dec_layers}, zdim {config.zdim}: {weights} weights; beta "
             f"{self.settings.beta:g}",
-            f"device {self.device}, matrix products in {precision}",
+            f"device {self.device}, matrix products in {precision}; particles are {loader.mode}",
         ]
         if config.enc_mask == -1:
             lines.append("--enc-mask -1: the whole disc, which is all that is kept of an image")
