@@ -53,7 +53,9 @@ from frazil.store.writer import (
     rows_per_shard,
 )
 
+# Images read twice to set the shell table: a twentieth of the set, within these bounds.
 SAMPLE_IMAGES = 2048
+FEWEST_SAMPLED = 256
 TASK_BYTES = 16 << 20
 APPEND_BYTES = 64 << 20
 COMMIT_BYTES = 1 << 30
@@ -203,7 +205,7 @@ class _Packing:
 
     def _reference(self) -> np.ndarray:
         """Return the shell RMS of a random sample, spread over all files and optics groups."""
-        count = min(SAMPLE_IMAGES, self.plan.images)
+        count = min(SAMPLE_IMAGES, max(FEWEST_SAMPLED, self.plan.images // 20), self.plan.images)
         generator = np.random.Generator(np.random.PCG64(self.settings.seed))
         chosen = np.sort(generator.choice(self.plan.images, count, replace=False))
         task = self._task_images()
