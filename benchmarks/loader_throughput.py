@@ -12,21 +12,19 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
 from frazil.io.images import open_particles
-from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.pipeline import pack
 from frazil.preprocess.settings import PackSettings
-from frazil.store.reader import ParticleStore
 from preprocess_vs_cryodrgn import make_stack, read_once
 
 CRYODRGN = """
-import json, sys, time, numpy as np
+import json, resource, sys, time, numpy as np
 from cryodrgn.dataset import ImageDataset
 path, count, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 start = time.perf_counter()
@@ -36,20 +34,32 @@ order = np.random.permutation(count)
 for first in range(0, count, batch):
     data[order[first : first + batch]]
 done = time.perf_counter()
-print(json.dumps({"load_s": loaded - start, "images_per_s": count / (done - loaded)}))
+rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+print(json.dumps({"images_per_s": count / (done - loaded), "rss_mb": rss_mb}))
 """
 
 
-def epoch_rate(store: ParticleStore, batch_size: int, epochs: int) -> float:
-    """Return the best images per second of a few whole epochs."""
-    loader = ParticleLoader(store, LoaderSettings(batch_size=batch_size))
-    rates = []
-    for epoch in range(1, epochs + 1):
-        start, images = time.perf_counter(), 0
-        for batch in loader.epoch(epoch):
-            images += len(batch.rows)
-        rates.append(images / (time.perf_counter() - start))
-    return max(rates)
+FRAZIL = """
+import json, resource, sys, time
+from frazil.loader.prefetch import LoaderSettings, ParticleLoader
+from frazil.store.reader import ParticleStore
+batch, epochs = int(sys.argv[2]), int(sys.argv[3])
+loader = ParticleLoader(ParticleStore.open(sys.argv[1]), LoaderSettings(batch_size=batch))
+rates = []
+for epoch in range(1, epochs + 1):
+    start = time.perf_counter()
+    images = sum(len(part.rows) for part in loader.epoch(epoch))
+    rates.append(images / (time.perf_counter() - start))
+rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+print(json.dumps({"images_per_s": max(rates), "rss_mb": rss_mb}))
+"""
+
+
+def measured(*command: str) -> dict[str, float]:
+    """Return what a program of its own prints last: rate, and the largest memory it held."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def main() -> None:
@@ -72,15 +82,17 @@ def main() -> None:
         print(json.dumps({"what": "plain read of the shards", "images_per_s": round(raw)}))
         for batch_size in (16, 256):
             load = os.getloadavg()[0]
-            rate = epoch_rate(store, batch_size, args.epochs)
+            epochs = str(args.epochs)
+            ours = measured(sys.executable, "-c", FRAZIL, str(store.path), str(batch_size), epochs)
+            rate = ours["images_per_s"]
             line = {"what": "ParticleLoader", "batch": batch_size, "images_per_s": round(rate)}
             line |= {"of_plain_read": round(rate / raw, 3), "load_before": round(load, 2)}
+            line["rss_mb"] = round(ours["rss_mb"])
             if args.cryodrgn_python:
-                few = str(max(1, args.images // 4))
-                command = [args.cryodrgn_python, "-c", CRYODRGN, str(stack), few, str(batch_size)]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                theirs = json.loads(done.stdout.splitlines()[-1])
+                sizes = (str(args.images), str(batch_size))
+                theirs = measured(args.cryodrgn_python, "-c", CRYODRGN, str(stack), *sizes)
                 line["cryodrgn_eager_images_per_s"] = round(theirs["images_per_s"])
+                line["cryodrgn_eager_rss_mb"] = round(theirs["rss_mb"])
                 line["times_cryodrgn"] = round(rate / theirs["images_per_s"], 1)
             print(json.dumps(line), flush=True)
 
