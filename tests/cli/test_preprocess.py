@@ -14,7 +14,7 @@ import pytest
 
 from frazil.cli.main import main
 from frazil.io.images import open_images, open_particles
-from frazil.preprocess import pipeline, plan
+from frazil.preprocess import pipeline, plan, prepared
 from frazil.preprocess.settings import PackSettings
 from frazil.store import writer
 from frazil.store.reader import ParticleStore
@@ -130,7 +130,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
         filler, out = disk / "filler", disk / "X.frz"
         filler.write_bytes(bytes(filler_kb << 10))
         monkeypatch.setattr("frazil.preprocess.pipeline.APPEND_BYTES", 1 << 16)
-        monkeypatch.setattr("frazil.preprocess.pipeline.TASK_BYTES", 1 << 19)
+        monkeypatch.setattr("frazil.preprocess.prepared.TASK_BYTES", 1 << 19)
         assert preprocess(stack, "-o", out) == 2
         assert "is full" in error_of(capsys)
         assert not out.exists()
@@ -174,10 +174,10 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
 DRIVER = """
 import sys
 from tests.cli.test_preprocess import SIZES
-from frazil.preprocess import pipeline, plan
+from frazil.preprocess import pipeline, prepared, plan
 from frazil.store import writer
 for (module, name), value in SIZES.items():
-    setattr({"writer": writer, "pipeline": pipeline}[module], name, value)
+    setattr({"writer": writer, "pipeline": pipeline, "prepared": prepared}[module], name, value)
 from frazil.cli.main import main
 sys.argv[0] = "frazil"
 sys.exit(main())
@@ -186,7 +186,7 @@ SIZES = {
     ("writer", "SHARD_BYTES"): 1 << 16,
     ("writer", "BLOCK_ROWS"): 16,
     ("pipeline", "BLOCK_ROWS"): 16,
-    ("pipeline", "TASK_BYTES"): 1 << 16,
+    ("prepared", "TASK_BYTES"): 1 << 16,
     ("pipeline", "APPEND_BYTES"): 1 << 16,
     ("pipeline", "COMMIT_BYTES"): 1 << 16,
 }
@@ -196,7 +196,9 @@ def test_a_killed_command_goes_on_and_writes_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for (module, name), value in SIZES.items():
-        monkeypatch.setattr({"writer": writer, "pipeline": pipeline}[module], name, value)
+        monkeypatch.setattr(
+            {"writer": writer, "pipeline": pipeline, "prepared": prepared}[module], name, value
+        )
     stack = write_stack(tmp_path / "particles.mrcs", make_images(2000, 32))
     out = tmp_path / "X.frz"
     arguments = ["preprocess", str(stack), "-o", str(out), *ARGUMENTS]

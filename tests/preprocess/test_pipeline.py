@@ -89,7 +89,7 @@ def test_statistics_are_exact_over_all_images_and_per_optics_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     shrink(monkeypatch, 16, 4, BOX)
-    monkeypatch.setattr("frazil.preprocess.pipeline.SAMPLE_IMAGES", 5)  # the sample must not matter
+    monkeypatch.setattr("frazil.preprocess.prepared.SAMPLE_IMAGES", 5)  # the sample must not matter
     table = make_particles(tmp_path, 30, BOX)
     rows = table.rows.copy()
     rows["optics_group"] = np.arange(30) % 3 - 1  # -1: in none

@@ -11,7 +11,7 @@ import torch
 from frazil.geometry.rotations import random_rotations
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
-from frazil.preprocess import pipeline
+from frazil.preprocess import pipeline, prepared
 from frazil.preprocess.pipeline import pack
 from frazil.preprocess.settings import PackSettings
 from frazil.store import writer
@@ -81,7 +81,7 @@ def shrink(monkeypatch: pytest.MonkeyPatch, shard_rows: int, block_rows: int, bo
     for module in (writer, pipeline):
         monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
     monkeypatch.setattr(writer, "SHARD_BYTES", shard_rows * 2 * len(half_disc(box_px)))
-    monkeypatch.setattr(pipeline, "TASK_BYTES", 1)
+    monkeypatch.setattr(prepared, "TASK_BYTES", 1)
     monkeypatch.setattr(pipeline, "APPEND_BYTES", 1)
     monkeypatch.setattr(pipeline, "COMMIT_BYTES", 1)
 

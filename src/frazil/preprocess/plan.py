@@ -14,7 +14,7 @@ import numpy as np
 from frazil.errors import BudgetError
 from frazil.io.images import open_images
 from frazil.io.particles import ParticleTable
-from frazil.preprocess import fourier_stacks, pipeline
+from frazil.preprocess import fourier_stacks, pipeline, prepared
 from frazil.preprocess.inputs import DistinctImages
 from frazil.preprocess.settings import PackSettings
 from frazil.preprocess.steps import SUB_BATCH
@@ -83,7 +83,7 @@ class PackPlan:
             images = max(1, fourier_stacks.BLOCK_BYTES // (4 * self.source_box_px**2))
             return images * (8 * side**2 + 4 * (box_px + 1) ** 2)
         image_bytes = 4 * (self.source_box_px + 1) ** 2
-        images = max(1, pipeline.TASK_BYTES // (image_bytes * SUB_BATCH)) * SUB_BATCH
+        images = max(1, prepared.TASK_BYTES // (image_bytes * SUB_BATCH)) * SUB_BATCH
         images = min(images, self.size.images)
         codes = 2 * record_bytes(box_px, "float32") + self.size.record_bytes
         return images * (8 * side**2 + codes)
