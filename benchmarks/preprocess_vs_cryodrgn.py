@@ -1,11 +1,12 @@
 """Speed and memory of `frazil preprocess`, next to `cryodrgn downsample`, in the same run.
 
-Makes a float32 stack of noise (page cache warm for all), then runs whole commands one after the
+Makes a float32 stack of noise, then runs whole commands one after the
 other: wall time from start to exit, and the largest resident memory of the process (wait4). Prints
-one JSON line per command and one with the ratios of the medians; the raw time is that of writing
-and reading the same bytes. The load of the machine at the start is in every line.
+one JSON line per command and one with the ratios of the medians, for a stack that lies in the page
+cache and, with --cold, for one that was dropped from it before every command. The load of the
+machine at the start is in every line.
 
-    python benchmarks/preprocess_vs_cryodrgn.py --cryodrgn VENV/bin/cryodrgn [--images 10000]
+    python benchmarks/preprocess_vs_cryodrgn.py --cryodrgn VENV/bin/cryodrgn [--cold]
 """
 
 import argparse
@@ -42,6 +43,15 @@ def read_once(path: Path) -> float:
     return time.perf_counter() - start
 
 
+def drop_pages(*paths: Path) -> None:
+    """Drop files from the page cache; what is not on disk yet is written first."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
 def run(name: str, command: list[str]) -> dict[str, float | str]:
     """Run a whole command; return its wall time and peak memory."""
     load, start = os.getloadavg()[0], time.perf_counter()
@@ -68,6 +78,7 @@ def main() -> None:
     parser.add_argument("--box", type=int, default=256)
     parser.add_argument("-D", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--cold", action="store_true", help="then once more from disk")
     args = parser.parse_args()
     frazil = [sys.executable, "-m", "frazil.cli.main", "preprocess"]
     with tempfile.TemporaryDirectory(prefix="frazil-benchmark-") as name:
@@ -81,31 +92,32 @@ def main() -> None:
             "frazil preprocess (.ft.mrcs)": [*frazil, *common, str(folder / "ft" / "X.mrcs")],
             "cryodrgn downsample": [args.cryodrgn, "downsample", *common, str(folder / "c.mrcs")],
         }
-        lines: dict[str, list[dict[str, float | str]]] = {key: [] for key in commands}
-        for _ in range(args.repeats):
-            for key, command in commands.items():
-                line = run(key, command)
-                lines[key].append(line)
-                print(json.dumps(line), flush=True)
-                for path in (folder / "X.frz", folder / "ft"):
-                    shutil.rmtree(path, ignore_errors=True)
-                (folder / "c.mrcs").unlink(missing_ok=True)
+        for cache in ("warm", "cold")[: 1 + args.cold]:
+            lines: dict[str, list[dict[str, float | str]]] = {key: [] for key in commands}
+            for _ in range(args.repeats):
+                for key, command in commands.items():
+                    if cache == "cold":
+                        drop_pages(stack)
+                    line = run(key, command) | {"cache": cache}
+                    lines[key].append(line)
+                    print(json.dumps(line), flush=True)
+                    for path in (folder / "X.frz", folder / "ft"):
+                        shutil.rmtree(path, ignore_errors=True)
+                    (folder / "c.mrcs").unlink(missing_ok=True)
+            facts = {"images": args.images, "box_px": [args.box, args.D], "cache": cache}
+            print(json.dumps(facts | {"read_s": round(read_s, 2)} | ratios(lines, args.images)))
+
+
+def ratios(lines: dict[str, list[dict[str, float | str]]], images: int) -> dict[str, object]:
+    """Return how the commands compare with the last of them, by medians."""
     seconds = {k: statistics.median(float(v["seconds"]) for v in x) for k, x in lines.items()}
     rss = {k: max(float(v["rss_mb"]) for v in x) for k, x in lines.items()}
-    yardstick = "cryodrgn downsample"
-    ours = [key for key in commands if key != yardstick]
-    print(
-        json.dumps(
-            {
-                "images": args.images,
-                "box_px": [args.box, args.D],
-                "warm_read_s": round(read_s, 2),
-                "times_faster": {k: round(seconds[yardstick] / seconds[k], 2) for k in ours},
-                "rss_fraction": {k: round(rss[k] / rss[yardstick], 3) for k in ours},
-                "images_per_s": {k: round(args.images / seconds[k]) for k in commands},
-            }
-        )
-    )
+    *ours, yardstick = lines
+    return {
+        "times_faster": {k: round(seconds[yardstick] / seconds[k], 2) for k in ours},
+        "rss_fraction": {k: round(rss[k] / rss[yardstick], 3) for k in ours},
+        "images_per_s": {k: round(images / seconds[k]) for k in lines},
+    }
 
 
 if __name__ == "__main__":
