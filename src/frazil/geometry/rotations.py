@@ -4,11 +4,15 @@ Owns: the conversions. Every matrix R here maps the model frame to the image fra
 x_img = R x_vol, with vectors ordered (x, y, z). Does not own: reading them from files.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
 
 
 def from_relion_euler(
@@ -16,7 +20,7 @@ def from_relion_euler(
 ) -> Float[Tensor, "N 3 3"]:
     """Return R = transpose of the intrinsic ZYZ matrix of RELION's (rot, tilt, psi) in degrees."""
     angles = torch.stack([rot_deg, tilt_deg, psi_deg], dim=1).double().numpy()
-    return _transposed(Rotation.from_euler("ZYZ", angles, degrees=True)).to(rot_deg.dtype)
+    return _transposed(_scipy_rotation().from_euler("ZYZ", angles, degrees=True)).to(rot_deg.dtype)
 
 
 def to_relion_euler(
@@ -46,25 +50,25 @@ def from_cryosparc(rotation_vector: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 
 
     A zero vector is the identity.
     """
-    rotation = Rotation.from_rotvec(rotation_vector.double().numpy())
+    rotation = _scipy_rotation().from_rotvec(rotation_vector.double().numpy())
     return _transposed(rotation).to(rotation_vector.dtype)
 
 
 def to_cryosparc(rotation: Float[Tensor, "N 3 3"]) -> Float[Tensor, "N 3"]:
     """Return cryoSPARC's rotation vector (axis times angle in rad, angle at most pi)."""
     matrix = np.swapaxes(rotation.double().numpy(), 1, 2)
-    return torch.from_numpy(Rotation.from_matrix(matrix).as_rotvec()).to(rotation.dtype)
+    return torch.from_numpy(_scipy_rotation().from_matrix(matrix).as_rotvec()).to(rotation.dtype)
 
 
 def from_quaternion(wxyz: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
     """Return R of quaternions (w, x, y, z) that turn model vectors into image vectors."""
-    rotation = Rotation.from_quat(wxyz.double().numpy()[:, [1, 2, 3, 0]])
+    rotation = _scipy_rotation().from_quat(wxyz.double().numpy()[:, [1, 2, 3, 0]])
     return torch.from_numpy(rotation.as_matrix()).to(wxyz.dtype)
 
 
 def to_quaternion(rotation: Float[Tensor, "N 3 3"]) -> Float[Tensor, "N 4"]:
     """Return the unit quaternion (w, x, y, z), w >= 0, of R."""
-    xyzw = Rotation.from_matrix(rotation.double().numpy()).as_quat(canonical=True)
+    xyzw = _scipy_rotation().from_matrix(rotation.double().numpy()).as_quat(canonical=True)
     return torch.from_numpy(xyzw[:, [3, 0, 1, 2]]).to(rotation.dtype)
 
 
@@ -81,6 +85,13 @@ def slice_coordinates(
     return kx[:, None] * rotation[:, None, 0, :] + ky[:, None] * rotation[:, None, 1, :]
 
 
-def _transposed(rotation: Rotation) -> Tensor:
+def _scipy_rotation() -> "type[Rotation]":
+    """Return scipy's class; its import takes a quarter of a second that few commands need."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation
+
+
+def _transposed(rotation: "Rotation") -> Tensor:
     matrix = np.ascontiguousarray(np.swapaxes(rotation.as_matrix(), -1, -2))
     return torch.from_numpy(matrix)
