@@ -150,7 +150,7 @@ def trained(store: ParticleStore, seed: int, args: argparse.Namespace) -> Run:
     words = (
         f"train_vae {store.path} -o {folder} --zdim {args.zdim} -n {args.epochs} --seed {seed} "
         f"--enc-dim {args.width} --dec-dim {args.width} --no-analysis --overwrite --lr {args.lr} "
-        "--no-amp --device cpu"
+        f"-D {args.train_box} --no-amp --device cpu"
     )
     program = [sys.executable, "-m", "frazil.cli.main", *words.split()]
     quiet = subprocess.DEVNULL
@@ -189,6 +189,7 @@ def latent_figures(stores: Stores, truth: np.ndarray, args: argparse.Namespace) 
                 "training",
                 precision=precision,
                 seed=seed,
+                box_px=args.train_box,
                 seconds=round(time.monotonic() - start, 1),
                 losses=[round(float(value), 6) for value in losses_of(run)],
                 **latent_agreement(z, torch.from_numpy(truth), args.period),
@@ -287,6 +288,7 @@ def main() -> None:
     parser.add_argument("--box", type=int, default=64)
     parser.add_argument("--snr", type=float, default=0.1)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--train-box", type=int, default=32, help="px; the inner bands are read")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--zdim", type=int, default=4)
     parser.add_argument("--lr", type=float, default=3e-4)
