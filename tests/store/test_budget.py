@@ -1,12 +1,16 @@
 """Sizes are read as people write them; the limit is the smallest that anyone sets."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from frazil.errors import InputError
+from frazil.errors import BudgetError, InputError
 from frazil.store import budget
 from frazil.store.budget import (
+    Allowance,
+    DiskNeed,
+    allowance,
     default_budget_bytes,
     free_disk_bytes,
     memory_flag,
@@ -44,8 +48,8 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def big_host(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(budget, "_host_available_bytes", lambda: 64 << 30)
     monkeypatch.setattr(budget, "_cgroup_bytes", lambda: [])
-    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
     return monkeypatch
 
 
@@ -64,6 +68,8 @@ def test_the_smallest_limit_counts(big_host: pytest.MonkeyPatch) -> None:
         ({"SLURM_MEM_PER_CPU": "1024"}, 1 << 30),
         ({"SLURM_MEM_PER_NODE": "0"}, 64 << 30),  # all of the node's
         ({"SLURM_MEM_PER_NODE": "plenty"}, 64 << 30),
+        ({"SLURM_MEM_PER_GPU": "8192", "SLURM_GPUS_ON_NODE": "2"}, 16 << 30),
+        ({"SLURM_MEM_PER_GPU": "8192"}, 8 << 30),
     ],
 )
 def test_slurm_limits(
@@ -72,6 +78,29 @@ def test_slurm_limits(
     for name, value in environment.items():
         big_host.setenv(name, value)
     assert memory_limit_bytes() == limit
+
+
+def test_who_sets_the_limit_is_said(big_host: pytest.MonkeyPatch) -> None:
+    assert str(allowance(None)) == "34.4 GB allowed (half of what the host has available)"
+    big_host.setattr(budget, "_cgroup_bytes", lambda: [20 << 30])
+    assert allowance(None).why == "half of the limit of the cgroup"
+    big_host.setenv("SLURM_MEM_PER_CPU", "1024")
+    assert allowance(None).why == "half of the limit of SLURM_MEM_PER_CPU"
+    assert allowance("1G") == Allowance(1 << 30, "--memory 1G")
+    with pytest.raises(BudgetError, match=r"SLURM_MEM_PER_CPU\); give at most --memory 1024M"):
+        allowance("2G")
+
+
+def test_what_does_not_fit_the_disk_is_refused_with_every_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "free_disk_bytes", lambda path: 5_000_000)
+    fits = DiskNeed(5_000_000, "maps", tmp_path)
+    fits.check()
+    assert fits.line() == f"plan: write 5 MB (maps); 5 MB free at {tmp_path}"
+    with pytest.raises(BudgetError, match="free 1 MB, or write to another disk") as refusal:
+        DiskNeed(6_000_000, "maps", tmp_path, "a smaller -D").check()
+    assert str(refusal.value).endswith("or a smaller -D")
 
 
 def test_this_machine_has_a_limit_within_its_memory() -> None:

@@ -17,7 +17,7 @@ from frazil.analysis.embed import PrincipalAxes, principal_axes, umap_embedding
 from frazil.analysis.latents import Latents, load_latents
 from frazil.analysis.settings import AnalyzeSettings, VolumeSettings
 from frazil.analysis.traverse import traverse_axis
-from frazil.analysis.volumes import TrainedGrid, check_volume_settings, write_volumes
+from frazil.analysis.volumes import TrainedGrid, check_volume_settings, volumes_need, write_volumes
 from frazil.engines.vae.load import load_model
 from frazil.io.atomic import atomic_path, write_npy_atomic, write_text_atomic
 from frazil.runs.folder import Run, make_folder
@@ -68,6 +68,7 @@ def analyze_run(
     ------
     MissingFileError : no such run or epoch.
     InputError : a volume setting that does not fit the run.
+    BudgetError : the volumes do not fit the disk.
     """
     settings = settings or AnalyzeSettings()
     volume_settings = volume_settings or VolumeSettings()
@@ -79,6 +80,13 @@ def analyze_run(
     (out / "report.html").unlink(missing_ok=True)  # it would speak of what is being replaced
     count, zdim = latents.z.shape
     log(f"analysing epoch {latents.epoch} of {run.path}: {count} latents of dimension {zdim}")
+    if settings.volumes:
+        components = min(settings.components, zdim)
+        volumes = settings.clusters + components * settings.per_component
+        grid = TrainedGrid.from_config(run.config)
+        written = volumes_need(volumes, grid, volume_settings, out)
+        log(written.line())
+        written.check()
     clusters = kmeans_on_data(latents.z, settings.clusters, settings.seed)
     axes = principal_axes(latents.z)
     analysis = _Analysis(run, out, latents, axes, clusters, settings, log)

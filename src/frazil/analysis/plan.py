@@ -1,8 +1,8 @@
 """`frazil plan`: bytes, memory and time that particles will take, before anything is begun.
 
 Owns: which figures are shown, and the times that follow from measured rates. Does not own: sizes
-(`frazil.store.sizes`, `frazil.preprocess.plan`) and measurements (`frazil.preprocess.measure`,
-`frazil.engines.vae.measure`).
+(`frazil.store.sizes`, `frazil.preprocess.plan`, `frazil.loader.plan`) and measurements
+(`frazil.preprocess.measure`, `frazil.engines.vae.measure`).
 
 Of particles only headers are read, of a store its manifest, but for a sample of at most 256 MB
 that is timed and thrown away.
@@ -11,7 +11,6 @@ that is timed and thrown away.
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,16 @@ from frazil.errors import BudgetError, InputError
 from frazil.geometry.packing import half_disc
 from frazil.io.particles import ParticleTable
 from frazil.loader.order import CHUNK_BLOCKS
+from frazil.loader.plan import LoadingPlan, duration_text, loader_size, shards_of
 from frazil.preprocess.inputs import read_input, used_sources
 from frazil.preprocess.measure import decoding_rate, read_rate, transform_rate
 from frazil.preprocess.plan import PRECISIONS, PackPlan, check_plan, plan_packing
 from frazil.preprocess.settings import InputSettings, PackSettings
-from frazil.store.budget import allowed_bytes, memory_flag, size_text
-from frazil.store.codec import NUMPY_TYPES, Codec
-from frazil.store.manifest import MANIFEST_NAME, Manifest, Precision, check_box, read_manifest
+from frazil.store.budget import Allowance, allowance, size_text
+from frazil.store.codec import Codec
+from frazil.store.manifest import MANIFEST_NAME, Precision, check_box, read_manifest
 from frazil.store.sizes import LoaderSize
-from frazil.store.writer import BLOCK_ROWS, shard_path
+from frazil.store.writer import BLOCK_ROWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +66,18 @@ def _plan_of_particles(
     table, dropped = read_input(inputs)
     facts = Facts(path, "plan of packing and training")
     plan = plan_packing(table, _store_path(path, asked.out), packing)
-    loading = _Loading(
-        LoaderSize(plan.size.images, plan.size.record_bytes, CHUNK_BLOCKS * BLOCK_ROWS),
-        plan.size.particles,
-        plan.size.box_px,
-        packing.precision,
-        plan.memory_bytes,
-    )
+    size = LoaderSize(plan.size.images, plan.size.record_bytes, CHUNK_BLOCKS * BLOCK_ROWS)
+    memory = Allowance(plan.memory_bytes, plan.memory_why)
+    reading = LoadingPlan(size, asked.shuffler_size, memory, path)
+    loading = _Loading(reading, plan.size.particles, plan.size.box_px, packing.precision)
     facts.add("particles", str(len(table)), len(table))
     if dropped:
         facts.add("dropped", str(sum(dropped.values())), sum(dropped.values()))
     _add_packing(facts, plan)
-    loading.add_memory(facts, asked)
+    loading.add_memory(facts)
     try:
         check_plan(plan)
-        loading.check(path, asked)
+        reading.check()
     except BudgetError as refusal:
         return Plan(facts, refusal)
     disk_rate = _add_disk_rate(facts, _stacks(table))
@@ -101,21 +98,15 @@ def _plan_of_store(
     facts.add("particles", str(manifest.particles), manifest.particles)
     facts.add("images", f"{manifest.images} of {manifest.box_px} px", manifest.images)
     facts.add("box", f"{box_px} px", box_px, "px")
-    bands = manifest.bands[: manifest.band_count(box_px)]
-    row_bytes = 2 * bands[-1].stop * np.dtype(NUMPY_TYPES[manifest.precision]).itemsize
-    loading = _Loading(
-        LoaderSize(manifest.images, row_bytes, CHUNK_BLOCKS * manifest.block_rows),
-        manifest.particles,
-        box_px,
-        manifest.precision,
-        allowed_bytes(packing.memory),
-    )
-    loading.add_memory(facts, asked)
+    size, memory = loader_size(manifest, box_px), allowance(packing.memory)
+    reading = LoadingPlan(size, asked.shuffler_size, memory, path)
+    loading = _Loading(reading, manifest.particles, box_px, manifest.precision)
+    loading.add_memory(facts)
     try:
-        loading.check(path, asked)
+        reading.check()
     except BudgetError as refusal:
         return Plan(facts, refusal)
-    disk_rate = _add_disk_rate(facts, _shards(path, manifest, len(bands)))
+    disk_rate = _add_disk_rate(facts, shards_of(path, manifest, box_px))
     loading.add_times(facts, asked, disk_rate)
     return Plan(facts, None)
 
@@ -124,34 +115,24 @@ def _plan_of_store(
 class _Loading:
     """What the loader streams to training."""
 
-    size: LoaderSize
+    plan: LoadingPlan
     particles: int
     box_px: int
     precision: Precision
-    memory_bytes: int
 
-    def add_memory(self, facts: Facts, asked: PlanSettings) -> None:
+    def add_memory(self, facts: Facts) -> None:
         """Add the loader's memory, in both of its ways."""
-        windows, whole = self.size.window_bytes(asked.shuffler_size), self.size.whole_bytes
-        facts.add("memory allowed", size_text(self.memory_bytes), self.memory_bytes, "bytes")
-        facts.add("loader memory", f"{size_text(windows)} (two windows)", windows, "bytes")
-        cached = windows + whole <= self.memory_bytes
-        what = "fits: read once" if cached else "does not fit: streamed in every epoch"
-        text = f"{size_text(windows + whole)} ({what})"
-        facts.add("loader memory with all cached", text, windows + whole, "bytes")
-        facts.values["cached"] = cached
-
-    def check(self, path: Path, asked: PlanSettings) -> None:
-        """Raise BudgetError when two windows do not fit."""
-        needed = self.size.window_bytes(asked.shuffler_size)
-        if needed <= self.memory_bytes:
-            return
-        rows = self.size.window_rows_within(self.memory_bytes)
-        smaller = f"--shuffler-size {rows} or " if rows > 0 else ""
-        raise BudgetError(
-            f"{path}: two windows of the loader take {size_text(needed)}, "
-            f"{size_text(self.memory_bytes)} are allowed; give {smaller}{memory_flag(needed)}"
+        plan, memory = self.plan, self.plan.memory
+        windows, both = plan.window_bytes, plan.cached_bytes
+        facts.add(
+            "memory allowed", f"{size_text(memory.bytes)}, {memory.why}", memory.bytes, "bytes"
         )
+        facts.values["memory_allowed_by"] = memory.why
+        facts.add("epoch reads", size_text(plan.size.whole_bytes), plan.size.whole_bytes, "bytes")
+        facts.add("loader memory", f"{size_text(windows)} (two windows)", windows, "bytes")
+        what = "fits: read once" if plan.cached else "does not fit: streamed in every epoch"
+        facts.add("loader memory with all cached", f"{size_text(both)} ({what})", both, "bytes")
+        facts.values["cached"] = plan.cached
 
     def add_times(self, facts: Facts, asked: PlanSettings, disk_rate: float) -> None:
         """Add the time of an epoch for the loader, and for the VAE when it is asked for."""
@@ -159,10 +140,14 @@ class _Loading:
         codec = Codec.from_shells(self.precision, np.ones(self.box_px // 2), disc)
         decoding = decoding_rate(codec, 2 * len(disc))
         facts.add("decoding", f"{decoding:.0f} images/s (measured)", decoding, "images_per_s")
-        reading_s, decoding_s = self.size.whole_bytes / disk_rate, self.particles / decoding
-        loading_s = _add_time(
-            facts, "loader epoch", {"the disk": reading_s, "decoding": decoding_s}
-        )
+        limits = {"decoding": self.particles / decoding}
+        reading_s = self.plan.size.whole_bytes / disk_rate
+        if self.plan.cached:
+            text = f"{duration_text(reading_s)} in the first epoch, none later"
+            facts.add("reading time", text, reading_s, "s")
+        else:
+            limits["the disk"] = reading_s
+        loading_s = _add_time(facts, "loader epoch", limits)
         if asked.zdim is None:
             facts.notes.append("training was not measured; give --zdim")
             return
@@ -224,16 +209,6 @@ def _add_time(facts: Facts, label: str, limits: dict[str, float]) -> float:
     return seconds
 
 
-def duration_text(seconds: float) -> str:
-    """Return a time with two units at most, e.g. "1 h 05 min"."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def _store_path(particles: Path, out: str | None) -> Path:
     """Return the store that -o asks for; in a folder, or without -o, it is named by its input."""
     given = Path(out) if out else Path()
@@ -243,8 +218,3 @@ def _store_path(particles: Path, out: str | None) -> Path:
 
 def _stacks(table: ParticleTable) -> list[Path]:
     return [Path(source) for source in used_sources(table).sources]
-
-
-def _shards(folder: Path, manifest: Manifest, bands: int) -> Iterable[Path]:
-    places = ((shard, band) for shard in range(len(manifest.shard_rows)) for band in range(bands))
-    return (shard_path(folder, shard, band) for shard, band in islice(places, 1000))

@@ -24,6 +24,7 @@ from frazil.analysis.settings import VolumeSettings
 from frazil.errors import InputError, MissingFileError
 from frazil.io.atomic import atomic_path
 from frazil.io.mrc_writer import write_volume
+from frazil.store.budget import DiskNeed
 
 # Points decoded at a time: 1024 hidden units of two layers take 256 MB.
 _CHUNK_POINTS = 1 << 15
@@ -128,6 +129,13 @@ def write_one_volume(
     """Write the volume at one latent point (Z,) as .mrc."""
     volume = evaluate_volume(model, torch.from_numpy(z.astype(np.float32)), grid, settings)
     write_volume(path, volume, written_pixel_size_ang(grid, settings))
+
+
+def volumes_need(count: int, grid: TrainedGrid, settings: VolumeSettings, folder: Path) -> DiskNeed:
+    """Return the disk that `count` volumes will take in a folder."""
+    side = settings.crop_px or settings.box_px or grid.box_px
+    what = f"{count} volumes of {side} px"
+    return DiskNeed(count * (1024 + 4 * side**3), what, folder, "a smaller -d or --crop")
 
 
 def volume_names(count: int, first_index: int = 1, prefix: str = "vol_") -> list[str]:

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from frazil.analysis.consensus import write_consensus
     from frazil.engines.backproject_input import open_loader, reconstruct
     from frazil.engines.backproject_settings import BackprojectInput, BackprojectSettings
+    from frazil.store.budget import DiskNeed
 
     given, settings = (
         read_settings(args, BackprojectInput),
@@ -47,7 +48,10 @@ def run(args: argparse.Namespace) -> None:
         say("--lazy no longer changes anything: particles always stream")
     if out.is_file():
         raise InputError(f"-o {out}: is a file; give a folder")
-    loader = open_loader(given, out, say)
+    loader = open_loader(given, settings, out, say)
+    written = DiskNeed((3 if settings.half_maps else 1) * 4 * loader.box_px**3, "maps", out)
+    say(written.line())
+    written.check()
     pixel_size_ang = loader.pixel_size_ang or 1.0
     if loader.pixel_size_ang is None:
         say("the pixel size is not known: 1 A/px is written, and resolutions are in pixels")

@@ -23,4 +23,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the smaller images and say what they are."""
     from frazil.preprocess.downsample import downsample
 
-    print("\n".join(downsample(read_settings(args, DownsampleSettings))))
+    lines = downsample(
+        read_settings(args, DownsampleSettings), lambda line: print(line, flush=True)
+    )
+    print("\n".join(lines))

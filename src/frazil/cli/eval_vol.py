@@ -60,6 +60,9 @@ def run(args: argparse.Namespace) -> None:
     there = [path for path in paths if path.exists()]
     if there and not args.overwrite:
         raise OutputExistsError(f"{there[0]}: is there already; give --overwrite")
+    written = volumes.volumes_need(len(paths), grid, settings, paths[0].parent)
+    print(written.line(), flush=True)
+    written.check()
     if single:
         volumes.write_one_volume(model, points[0], grid, settings, args.out)
     else:

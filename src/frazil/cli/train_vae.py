@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, then analyze."""
+    from frazil.engines.plan import training_plan
     from frazil.engines.vae.data import make_loader, open_store
     from frazil.engines.vae.loop import train
     from frazil.engines.vae.settings import (
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
     outdir = Path(args.outdir)
     check_request(outdir, settings, args.overwrite)
     loader = make_loader(open_store(settings, outdir, say), settings, say)
+    for line in training_plan(loader, settings, outdir):
+        say(line)
     with held(outdir):
         training = begin_or_resume(outdir, settings, loader, shlex.join(sys.argv), args.overwrite)
         for line in training.describe(args.verbose):

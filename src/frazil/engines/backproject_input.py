@@ -15,13 +15,18 @@ from tqdm import tqdm
 from frazil.engines.backproject import Reconstruction, assign_halves, backproject
 from frazil.engines.backproject_settings import BackprojectInput, BackprojectSettings
 from frazil.engines.particles import Say, open_store, selected_rows
+from frazil.engines.plan import backprojection_plan, backprojection_window
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.settings import PackSettings
+from frazil.store.budget import allowance
+from frazil.store.manifest import check_box
 
 
-def open_loader(given: BackprojectInput, out: Path, say: Say) -> ParticleLoader:
-    """Return the loader of the selected particles.
+def open_loader(
+    given: BackprojectInput, settings: BackprojectSettings, out: Path, say: Say
+) -> ParticleLoader:
+    """Return the loader of the selected particles; says what back-projecting them will take.
 
     Anything but a store is packed into --cache, or `out`, first, and read from there again while
     the input is unchanged.
@@ -29,13 +34,22 @@ def open_loader(given: BackprojectInput, out: Path, say: Say) -> ParticleLoader:
     Raises
     ------
     InputError, MissingFileError, CorruptDataError : the input cannot be used, or has no poses.
+    BudgetError : the maps and a window of the loader do not fit into --memory.
     """
+    memory, halves = allowance(given.memory), 2 if settings.half_maps else 1
     packing = PackSettings(box_px=given.box_px, uninvert_data=given.uninvert_data)
     store = open_store(given, out, packing, say)
     rows = selected_rows(given, store)
     if given.first is not None:
         rows = (np.arange(store.count) if rows is None else rows)[: given.first]
-    return ParticleLoader(store, LoaderSettings(batch_size=given.batch_size), rows, given.box_px)
+    box_px = given.box_px or store.box_px
+    check_box(box_px, store.box_px, "the store")
+    window = backprojection_window(store, box_px, given.batch_size, halves, memory)
+    reading = LoaderSettings(batch_size=given.batch_size, window_rows=window)
+    loader = ParticleLoader(store, reading, rows, box_px)
+    for line in backprojection_plan(loader, halves, memory):
+        say(line)
+    return loader
 
 
 def reconstruct(loader: ParticleLoader, settings: BackprojectSettings) -> Reconstruction:

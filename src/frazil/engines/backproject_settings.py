@@ -67,3 +67,12 @@ class BackprojectInput(InputSettings, frozen=True, kw_only=True):
         str | None,
         option("--cache", metavar="DIR", help="keep the packed store here; default: the outdir"),
     ] = None
+    memory: Annotated[
+        str | None,
+        option(
+            "--memory",
+            metavar="SIZE",
+            help="ceiling of maps and buffers, e.g. 8G; default: half of what host, cgroup and "
+            "SLURM allow",
+        ),
+    ] = None

@@ -15,7 +15,7 @@ from frazil.errors import InputError
 from frazil.io.images import open_particles
 from frazil.io.pickles import check_indices, read_indices
 from frazil.preprocess.inputs import join_pickles
-from frazil.preprocess.pipeline import open_or_pack
+from frazil.preprocess.planned import plan_and_pack
 from frazil.preprocess.settings import PackSettings
 from frazil.runs.folder import make_folder
 from frazil.settings import described_fields
@@ -85,7 +85,7 @@ def open_store(given: ParticleFlags, out: Path, packing: PackSettings, say: Say)
     make_folder(folder)
     target = folder / f"{path.name.removesuffix(path.suffix).removesuffix('.ft')}.frz"
     say(f"{path}: is packed into {target}, or read from there when it has not changed")
-    return open_or_pack(table, target, packing)
+    return plan_and_pack(table, target, packing, say)
 
 
 def selected_rows(given: ParticleFlags, store: ParticleStore) -> NDArray[np.int64] | None:

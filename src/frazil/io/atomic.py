@@ -54,7 +54,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if error.errno in _DISK_FULL:
             raise BudgetError(
                 f"{path}: the disk (or quota) is full, nothing was written; "
-                "free space or choose another output folder"
+                "free space and run the command again, or choose another output folder"
             ) from error
         if error.errno in _NOT_WRITABLE:
             raise InputError(

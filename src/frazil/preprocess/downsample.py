@@ -5,7 +5,7 @@ crop (`steps`), the STAR text (`star_output`), reading and writing of stacks (`f
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -27,12 +27,14 @@ from frazil.preprocess.parallel import image_bar, one_torch_thread, ordered_map
 from frazil.preprocess.settings import PackSettings
 from frazil.preprocess.star_output import plan_star, write_scaled_star
 from frazil.preprocess.steps import SUB_BATCH, downsample_images, downsample_volume
+from frazil.store.budget import DiskNeed, allowance, size_text
 from frazil.store.manifest import check_box
 
 BLOCK_BYTES = 16 << 20
 DEFAULT_CHUNK = 100_000
 _SAME_SCALE = 1e-3
 Rows = NDArray[np.int64]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +55,10 @@ class StackPlan:
         return self.final.with_name(f".{self.final.name}.downsample.json")
 
 
-def downsample(settings: DownsampleSettings) -> list[str]:
+def downsample(settings: DownsampleSettings, say: Say = print) -> list[str]:
     """Write what the settings ask for; return lines that say what was written.
+
+    What it will take is said first, a line at a time.
 
     Grey values grow so that sums over pixels (voxels) stay. Every file appears whole or not at
     all; of an interrupted run with several stacks (chunks, or a .star) the whole ones are kept,
@@ -65,6 +69,7 @@ def downsample(settings: DownsampleSettings) -> list[str]:
     InputError : box odd or larger than the input's, a bad selection, names that do not fit.
     OutputExistsError : the output exists, unless `settings.overwrite`.
     MissingFileError, CorruptDataError : a stack is not there, or cut short.
+    BudgetError : the disk is too small.
     """
     out, source = Path(settings.out), Path(settings.input)
     _check_names(settings, out)
@@ -82,12 +87,14 @@ def downsample(settings: DownsampleSettings) -> list[str]:
             star = plan_star(source, table, rows, out, folder)
             plan = StackPlan(star.stacks, out)
             _check_not_input(plan, source, table)
+            _plan_line(plan, images, settings, say)
             lines = write_stacks(plan, images, table, settings)
             lines += write_scaled_star(source, out, star, images.box_px, settings.box_px)
             plan.journal.unlink(missing_ok=True)
             return lines
         plan = _plan_stacks(out, len(table), settings.chunk)
         _check_not_input(plan, source, table)
+        _plan_line(plan, images, settings, say)
         lines = write_stacks(plan, images, table, settings)
     if plan.listing:
         write_text_atomic(plan.listing, "".join(f"{path.name}\n" for path, _ in plan.stacks))
@@ -174,8 +181,7 @@ def write_stacks(
     box_px = settings.box_px
     kept = _begin(plan, table, settings)
     todo = [(path, rows) for path, rows in plan.stacks if path not in kept]
-    block = max(1, BLOCK_BYTES // (4 * images.box_px**2))
-    block = min(block, settings.batch_size or block)
+    block = _block_images(images, settings)
     factor = images.box_px / box_px
     bad: list[int] = []
     unscaled: list[Path] = []
@@ -206,6 +212,39 @@ def write_stacks(
     return list(_describe(plan, kept, box_px, (bad, unscaled)))
 
 
+def _plan_line(
+    plan: StackPlan, images: ImageSource, settings: DownsampleSettings, say: Say
+) -> None:
+    """Say what is read, held and written, and refuse what does not fit the disk.
+
+    Raises
+    ------
+    OutputExistsError : the output is complete already, unless `settings.overwrite`.
+    BudgetError : see `DiskNeed.check`.
+    """
+    count, box_px = sum(len(rows) for _, rows in plan.stacks), settings.box_px
+    _refuse_complete(plan, settings)
+    # Of an interrupted run the whole stacks stay; a single stack is written beside the old one.
+    there = sum(path.stat().st_size for path, _ in plan.stacks if plan.listing and path.exists())
+    held = (settings.max_threads + 1) * _block_images(images, settings)
+    held *= 4 * (images.box_px**2 + box_px**2)
+    source = size_text(images.bytes_of(np.arange(images.count)))
+    say(
+        f"plan: read {source} ({count} images of {images.box_px} px) on "
+        f"{settings.max_threads} threads, {size_text(held)} of buffers; {allowance(None)}"
+    )
+    needed, folder = max(0, count * 4 * box_px**2 - there), plan.stacks[0][0].parent
+    disk = DiskNeed(needed, f"{count} images of {box_px} px", folder, "a smaller -D")
+    say(disk.line())
+    disk.check()
+
+
+def _block_images(images: ImageSource, settings: DownsampleSettings) -> int:
+    """Return the images that a thread works on at a time."""
+    block = max(1, BLOCK_BYTES // (4 * images.box_px**2))
+    return min(block, settings.batch_size or block)
+
+
 def _small_images(images: NDArray[np.float32], box_px: int) -> NDArray[np.float32]:
     """Return cropped images (n, D, D), a few at a time, so that they stay in a core's cache."""
     small = np.empty((len(images), box_px, box_px), np.float32)
@@ -215,10 +254,15 @@ def _small_images(images: NDArray[np.float32], box_px: int) -> NDArray[np.float3
     return small
 
 
-def _begin(plan: StackPlan, table: ParticleTable, settings: DownsampleSettings) -> set[Path]:
-    """Make the folders and the journal; return the stacks that an interrupted run left whole."""
+def _refuse_complete(plan: StackPlan, settings: DownsampleSettings) -> None:
+    """Raise OutputExistsError when all is there already, unless `settings.overwrite`."""
     if plan.final.exists() and not settings.overwrite:
         raise OutputExistsError(f"{plan.final}: exists already; give --overwrite to replace it")
+
+
+def _begin(plan: StackPlan, table: ParticleTable, settings: DownsampleSettings) -> set[Path]:
+    """Make the folders and the journal; return the stacks that an interrupted run left whole."""
+    _refuse_complete(plan, settings)
     for folder in {plan.final.parent, *(path.parent for path, _ in plan.stacks)}:
         folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(plan)

@@ -19,7 +19,7 @@ from frazil.preprocess.inputs import DistinctImages
 from frazil.preprocess.settings import PackSettings
 from frazil.preprocess.steps import SUB_BATCH
 from frazil.store.budget import (
-    allowed_bytes,
+    allowance,
     free_disk_bytes,
     memory_flag,
     size_text,
@@ -43,7 +43,7 @@ class PackPlan:
     size : of the store at the precision asked for.
     source_side_px, domain : of the images that are read; `source_bytes` in all.
     free_bytes : disk space at `out`, with what an unfinished store there holds already.
-    memory_bytes : the ceiling of buffers; `max_threads` as asked for.
+    memory_bytes : the ceiling of buffers, and who set it; `max_threads` as asked for.
     """
 
     size: StoreSize
@@ -56,6 +56,7 @@ class PackPlan:
     memory_bytes: int
     max_threads: int
     fourier: bool = False
+    memory_why: str = "as asked for"
 
     def at(self, precision: Precision, box_px: int | None = None) -> StoreSize:
         """Return the size of the store at another precision or box."""
@@ -125,6 +126,7 @@ def plan_packing(
     InputError, MissingFileError, CorruptDataError : see `open_images`; a box that does not fit.
     BudgetError : --memory is more than there is.
     """
+    memory = allowance(settings.memory)
     with open_images(table) as images:
         box_px = settings.box_px or images.box_px
         check_box(box_px, images.box_px, "the images")
@@ -138,9 +140,10 @@ def plan_packing(
             images.bytes_of(distinct),
             out,
             free_disk_bytes(out) + _written_bytes(partial_path(out)),
-            allowed_bytes(settings.memory),
+            memory.bytes,
             settings.max_threads,
             fourier,
+            memory.why,
         )
 
 

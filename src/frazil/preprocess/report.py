@@ -57,7 +57,7 @@ def describe_plan(plan: PackPlan) -> Iterator[str]:
     yield (
         f"plan: {plan.threads} threads{fewer}; at most "
         f"{size_text(plan.buffer_bytes(plan.threads))} of buffers, "
-        f"{size_text(plan.memory_bytes)} allowed"
+        f"{size_text(plan.memory_bytes)} allowed ({plan.memory_why})"
     )
 
 

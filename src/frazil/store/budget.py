@@ -7,6 +7,7 @@ Does not own: what is done with the memory.
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from frazil.errors import BudgetError, InputError
@@ -28,10 +29,28 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def memory_limit_bytes() -> int:
+@dataclass(frozen=True)
+class Allowance:
+    """The bytes of memory that a command may plan with, and who says so."""
+
+    bytes: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{size_text(self.bytes)} allowed ({self.why})"
+
+
+def memory_limit() -> Allowance:
     """Return the smallest of the host's available memory, the cgroup's limit and SLURM's."""
-    limits = [_host_available_bytes(), _slurm_bytes(), *_cgroup_bytes()]
-    return min(limit for limit in limits if limit is not None)
+    limits = [Allowance(_host_available_bytes(), "what the host has available")]
+    limits += [Allowance(size, "the limit of the cgroup") for size in _cgroup_bytes()]
+    limits += [Allowance(size, f"the limit of {name}") for name, size in _slurm_limits()]
+    return min(limits, key=lambda limit: limit.bytes)
+
+
+def memory_limit_bytes() -> int:
+    """Return the bytes of `memory_limit`."""
+    return memory_limit().bytes
 
 
 def default_budget_bytes() -> int:
@@ -39,23 +58,68 @@ def default_budget_bytes() -> int:
     return memory_limit_bytes() // 2
 
 
-def allowed_bytes(memory: str | None) -> int:
-    """Return the ceiling that --memory sets; without it the default budget.
+def allowance(memory: str | None) -> Allowance:
+    """Return the ceiling that --memory sets; without it half of the limit.
 
     Raises
     ------
     InputError : not a size.
     BudgetError : more than host, cgroup and SLURM allow.
     """
+    limit = memory_limit()
     if memory is None:
-        return default_budget_bytes()
-    asked, limit = parse_bytes(memory), memory_limit_bytes()
-    if asked > limit:
+        return Allowance(limit.bytes // 2, f"half of {limit.why}")
+    asked = parse_bytes(memory)
+    if asked > limit.bytes:
         raise BudgetError(
-            f"--memory {memory}: host, cgroup or SLURM allow {size_text(limit)}; "
-            f"give at most --memory {limit >> 20}M"
+            f"--memory {memory}: host, cgroup or SLURM allow {size_text(limit.bytes)} "
+            f"({limit.why}); give at most --memory {limit.bytes >> 20}M"
         )
-    return asked
+    return Allowance(asked, f"--memory {memory}")
+
+
+def allowed_bytes(memory: str | None) -> int:
+    """Return the bytes of `allowance`."""
+    return allowance(memory).bytes
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes that a command is about to write, what they are, and the space that there is.
+
+    `folder` is where they go; `remedy` is a change that makes them fewer, "" where there is none.
+    """
+
+    bytes: int
+    what: str
+    folder: Path
+    remedy: str = ""
+
+    @property
+    def free_bytes(self) -> int:
+        """Free space where the bytes go."""
+        return free_disk_bytes(self.folder)
+
+    def line(self) -> str:
+        """Return what is written, and the free space."""
+        free = f"{size_text(self.free_bytes)} free at {self.folder}"
+        return f"plan: write {size_text(self.bytes)} ({self.what}); {free}"
+
+    def check(self) -> None:
+        """Refuse what does not fit.
+
+        Raises
+        ------
+        BudgetError : names the changes, each enough by itself, that would make it fit.
+        """
+        free = self.free_bytes
+        if self.bytes > free:
+            ways = [f"free {size_text(self.bytes - free)}", "write to another disk (-o)"]
+            remedies = ", or ".join([*ways, *([self.remedy] if self.remedy else [])])
+            raise BudgetError(
+                f"{self.folder}: needs {size_text(self.bytes)} of disk ({self.what}), "
+                f"{size_text(free)} are free there; {remedies}"
+            )
 
 
 def resident_bytes() -> int:
@@ -99,14 +163,26 @@ def _host_available_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _slurm_bytes() -> int | None:
-    per_node = os.environ.get("SLURM_MEM_PER_NODE")
-    per_cpu = os.environ.get("SLURM_MEM_PER_CPU")
-    if per_node and per_node.isdigit():
-        return (int(per_node) << 20) or None  # 0: all of the node's
-    if per_cpu and per_cpu.isdigit():
-        return (int(per_cpu) * int(os.environ.get("SLURM_CPUS_ON_NODE", "1")) << 20) or None
-    return None
+def _slurm_limits() -> list[tuple[str, int]]:
+    """Return (variable, bytes) of the memory that a SLURM job asked for on this node.
+
+    SLURM sets one of the three variables, in megabytes; 0 of a node is all of it.
+    """
+    found = []
+    for name, count in (
+        ("SLURM_MEM_PER_NODE", 1),
+        ("SLURM_MEM_PER_CPU", _slurm_number("SLURM_CPUS_ON_NODE")),
+        ("SLURM_MEM_PER_GPU", _slurm_number("SLURM_GPUS_ON_NODE")),
+    ):
+        size = _slurm_number(name, 0) * count << 20
+        if size:
+            found.append((name, size))
+    return found
+
+
+def _slurm_number(name: str, otherwise: int = 1) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else otherwise
 
 
 def _cgroup_bytes() -> list[int]:

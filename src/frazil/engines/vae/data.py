@@ -16,7 +16,7 @@ from frazil.engines.vae.settings import VaeSettings
 from frazil.errors import InputError
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.settings import PackSettings
-from frazil.store.budget import default_budget_bytes, parse_bytes
+from frazil.store.budget import allowed_bytes
 from frazil.store.reader import ParticleStore
 
 
@@ -37,14 +37,13 @@ def make_loader(store: ParticleStore, settings: VaeSettings, say: Say) -> Partic
     if data.norm is not None and not data.norm[1] > 0:
         raise InputError(f"--norm {data.norm[0]:g} {data.norm[1]:g}: the scale must be positive")
     seed = training.seed if training.shuffle_seed is None else training.shuffle_seed
-    budget = parse_bytes(data.memory) if data.memory else default_budget_bytes()
     loader = ParticleLoader(
         store,
         LoaderSettings(
             batch_size=training.batch_size,
             seed=seed,
             window_rows=data.shuffler_size or LoaderSettings().window_rows,
-            memory_bytes=budget,
+            memory_bytes=allowed_bytes(data.memory),
         ),
         rows=particles.selected_rows(data, store),
         box_px=data.box_px,
