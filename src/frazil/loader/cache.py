@@ -7,6 +7,7 @@ the order of reading (`prefetch`) or the files (`frazil.store.reader`).
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from frazil.loader.order import Layout
@@ -59,8 +60,8 @@ class CachedBlocks:
             if keep and self.mode == "cached":
                 fresh = self.store.band_tensors(len(out[0]), len(out))
                 for target, codes in zip(fresh, out, strict=True):
-                    target.copy_(codes)
+                    np.copyto(target.numpy(), codes.numpy())
                 self._kept[chunk] = fresh
             return
         for target, codes in zip(out, kept, strict=True):
-            target.copy_(codes)
+            np.copyto(target.numpy(), codes.numpy())
