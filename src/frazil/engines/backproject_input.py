@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from frazil.engines.backproject import Reconstruction, assign_halves, backproject
 from frazil.engines.backproject_settings import BackprojectInput, BackprojectSettings
-from frazil.engines.particles import Say, open_store, selected_rows
+from frazil.engines.particles import Say, open_store, open_tier, selected_rows
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.settings import PackSettings
@@ -24,7 +24,7 @@ def open_loader(given: BackprojectInput, out: Path, say: Say) -> ParticleLoader:
     """Return the loader of the selected particles.
 
     Anything but a store is packed into --cache, or `out`, first, and read from there again while
-    the input is unchanged.
+    the input is unchanged; of a store, --cache keeps a copy of what is read.
 
     Raises
     ------
@@ -35,7 +35,9 @@ def open_loader(given: BackprojectInput, out: Path, say: Say) -> ParticleLoader:
     rows = selected_rows(given, store)
     if given.first is not None:
         rows = (np.arange(store.count) if rows is None else rows)[: given.first]
-    return ParticleLoader(store, LoaderSettings(batch_size=given.batch_size), rows, given.box_px)
+    settings = LoaderSettings(batch_size=given.batch_size)
+    tier = open_tier(given, store, say)
+    return ParticleLoader(store, settings, rows, given.box_px, tier=tier)
 
 
 def reconstruct(loader: ParticleLoader, settings: BackprojectSettings) -> Reconstruction:

@@ -19,6 +19,7 @@ from frazil.io.particles import FLAG_NONFINITE
 from frazil.loader import order
 from frazil.loader.batches import CodedBatch, Decoder, ParticleBatch, ParticleColumns
 from frazil.loader.cache import CachedBlocks
+from frazil.loader.tier import Tier
 from frazil.preprocess.parallel import one_torch_thread
 from frazil.settings import Settings, option
 from frazil.store.budget import default_budget_bytes
@@ -61,8 +62,9 @@ class ParticleLoader:
         norm_scale: float | None = None,
         rank: int = 0,
         world_size: int = 1,
+        tier: Tier | None = None,
     ) -> None:
-        """Prepare to stream; reads metadata columns only.
+        """Prepare to stream; reads metadata columns only, from a tier where one is given.
 
         Raises
         ------
@@ -91,8 +93,12 @@ class ParticleLoader:
         picked = None if width == len(self.disc) else disc_columns(store.disc, self.disc)
         self.decoder = Decoder(store.codec.step[: 2 * width], picked)
         row_bytes = 2 * width * np.dtype(manifest.precision).itemsize
-        self._blocks = CachedBlocks(store, self.layout, row_bytes, self._memory_left(row_bytes))
-        self._epoch, self._batch = 1, 0
+        self._blocks = CachedBlocks(
+            tier or store, self.layout, row_bytes, self._memory_left(row_bytes)
+        )
+        self._tier, self._epoch, self._batch = tier, 1, 0
+        if tier is not None:
+            tier.say_plan(self._bands)
 
     @property
     def mode(self) -> Literal["cached", "streamed"]:
@@ -171,6 +177,8 @@ class ParticleLoader:
             parts = [(part.detach(index), np.arange(len(index))) for part, index in parts]
         if gathered:
             yield self._assemble(parts, gathered)
+        if self._tier is not None:
+            self._tier.say_pass()
 
     def _windows(
         self, groups: list[np.ndarray], key: tuple[int, int] | None, skip: int
