@@ -124,7 +124,7 @@ class Decoder:
                 column += band.shape[1]
             block.mul_(self.step)
             block.mul_(scale[start : start + rows, None])
-        found = torch.view_as_complex(out.view(len(out), -1, 2))  # (B, P')
+        found = torch.view_as_complex(out.view(len(out), len(self.step) // 2, 2))  # (B, P')
         return found if self.picked is None else found[:, self.picked]
 
 
