@@ -1,179 +1,102 @@
-"""A store of noise of any size, written shard by shard without any images.
+"""A store of noise of any size, for benchmarks of the loader.
 
-Every int8 code is drawn anew: random bytes through a table of 255 normal quantiles. Poses are
-random, the CTF is that of one micrograph. Used by the benchmarks of streaming; a store of
-1,375,854 particles of 128 px takes 18 GB of disk.
+A small stack of noise is packed by `frazil.preprocess` for its manifest; then shards of random
+codes are written under that manifest with their checksums, so every reader takes the store for a
+packed one. Every code is drawn anew: random bytes through a table of 255 normal quantiles. A store
+of 1,375,854 images of 128 px takes 18 GB.
 
-    python benchmarks/synthetic_store.py FOLDER/X.frz --particles 1375854 [-D 128]
+    python benchmarks/synthetic_store.py OUT.frz --images 160000 [-D 128]
 """
 
 import argparse
-import json
 import shutil
-import time
+import tempfile
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import torch
 from scipy.stats import norm
 
-from frazil import __version__
-from frazil.geometry.packing import TILE_PX, half_disc
-from frazil.geometry.rotations import random_rotations
 from frazil.io.atomic import write_npy_atomic
-from frazil.io.particles import PARTICLE_DTYPE
-from frazil.store.budget import size_text
-from frazil.store.codec import STEPS_PER_SIGMA, shell_steps
-from frazil.store.manifest import (
-    BandRecord,
-    Manifest,
-    OpticsGroup,
-    Processing,
-    ShellTable,
-    write_manifest,
-)
+from frazil.io.images import open_particles
+from frazil.preprocess.pipeline import pack
+from frazil.preprocess.settings import PackSettings
+from frazil.store.budget import free_disk_bytes, size_text
+from frazil.store.codec import STEPS_PER_SIGMA
+from frazil.store.manifest import Manifest, write_manifest
 from frazil.store.reader import ParticleStore
-from frazil.store.writer import (
-    BLOCK_ROWS,
-    StorePlan,
-    block_checksums,
-    file_checksum,
-    image_places,
-    rows_per_shard,
-    shard_path,
-)
+from frazil.store.sizes import record_bytes
+from frazil.store.writer import block_checksums, file_checksum, image_places, shard_path
+from preprocess_vs_cryodrgn import make_stack
 
-PIXEL_SIZE_ANG = 1.5
+_SMALL = 128
 SPARE_BYTES = 4 << 30
 
 
-def write_synthetic_store(path: Path, particles: int, box_px: int, seed: int = 0) -> ParticleStore:
-    """Write a store of noise and return it, opened; refuses a disk that is too small."""
-    disc = half_disc(box_px)
-    values = 2 * len(disc)
-    plan = StorePlan(
-        images=particles,
-        record_values=values,
-        value_type="int8",
-        bands=[BandRecord(*band) for band in disc.bands],
-        rows_per_shard=rows_per_shard(values),
-        block_rows=BLOCK_ROWS,
-        seed=seed,
-        fingerprint="synthetic",
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = particles * values, shutil.disk_usage(path.parent).free
+def make_store(out: Path, images: int, box_px: int = 128) -> ParticleStore:
+    """Write an int8 store of `images` records of noise with poses and CTF; return it, open."""
+    needed, free = images * record_bytes(box_px, "int8"), free_disk_bytes(out)
     if needed + SPARE_BYTES > free:
-        raise SystemExit(f"{path}: needs {size_text(needed)}, {size_text(free)} are free")
-    (path / "shards").mkdir(parents=True)
-    generator = np.random.default_rng(seed)
-    sums = [_write_shard(path, plan, shard, generator) for shard in range(len(plan.shard_rows))]
-    frequencies = torch.stack([disc.kx, disc.ky], 1).numpy().astype(np.int16)
-    arrays = {
-        "particles": _rows(plan, seed),
-        "frequencies": frequencies,
-        "checksums": np.concatenate(sums),
-    }
-    for name, array in arrays.items():
-        write_npy_atomic(path / f"{name}.npy", array)
-    write_manifest(path, _manifest(plan, box_px, path, list(arrays)))
-    return ParticleStore.open(path)
+        raise SystemExit(f"{out}: needs {size_text(needed)} of disk, {size_text(free)} are free")
+    with tempfile.TemporaryDirectory(prefix="frazil-synthetic-", dir=out.parent) as name:
+        stack = Path(name) / "small.mrcs"
+        make_stack(stack, _SMALL, box_px)
+        table = open_particles(stack)
+        poses = np.broadcast_to(np.eye(3), (_SMALL, 3, 3))
+        ctf = np.broadcast_to(
+            [box_px, 1.5, 12_000.0, 11_500.0, 30.0, 300.0, 2.7, 0.1, 0.0], (_SMALL, 9)
+        )
+        table = table.with_ctf(ctf).with_poses(poses, np.zeros((_SMALL, 2)))
+        small = pack(table, Path(name) / "small.frz", PackSettings())
+        (out / "shards").mkdir(parents=True)
+        shutil.copy(small.path / "frequencies.npy", out)
+        manifest = _larger(small.manifest, images)
+        rows = np.resize(np.array(small.rows), images)
+    rows["shard"], rows["slot"] = image_places(images, manifest.rows_per_shard, manifest.seed)
+    rows["index"], rows["uid"] = np.arange(images), np.arange(1, images + 1)
+    write_npy_atomic(out / "particles.npy", rows)
+    write_npy_atomic(out / "checksums.npy", _write_shards(out, manifest))
+    names = ("particles.npy", "frequencies.npy", "checksums.npy")
+    sums = {name: file_checksum(out / name) for name in names}
+    write_manifest(out, msgspec.structs.replace(manifest, file_checksums=sums))
+    return ParticleStore.open(out)
 
 
-def _write_shard(
-    path: Path, plan: StorePlan, shard: int, generator: np.random.Generator
-) -> np.ndarray:
-    """Write the bands of one shard; return its checksums (blocks, bands)."""
+def _larger(small: Manifest, images: int) -> Manifest:
+    """Return the manifest of the same kind of store with more images."""
+    full, rest = divmod(images, small.rows_per_shard)
+    shard_rows = [small.rows_per_shard] * full + ([rest] if rest else [])
+    counts = {"particles": images, "images": images, "rows_in": images, "shard_rows": shard_rows}
+    return msgspec.structs.replace(small, fingerprint=f"synthetic {images}", **counts)
+
+
+def _write_shards(out: Path, manifest: Manifest) -> np.ndarray:
+    """Write all shards; return their checksums (blocks, bands)."""
+    generator = np.random.default_rng(0)
     levels = (np.arange(256) % 255 + 0.5) / 255
     table = np.rint(norm.ppf(levels) * STEPS_PER_SIGMA).astype(np.int8)
     sums = []
-    for number, band in enumerate(plan.bands):
-        shape = (plan.shard_rows[shard], 2 * (band.stop - band.start))
-        raw = np.frombuffer(generator.bytes(shape[0] * shape[1]), np.uint8)
-        codes = table[raw].reshape(shape)
-        write_npy_atomic(shard_path(path, shard, number), codes)
-        sums.append(block_checksums(codes, plan.block_rows))
-    return np.stack(sums, axis=1)
-
-
-def _rows(plan: StorePlan, seed: int) -> np.ndarray:
-    """Return (N,) rows of particles.npy: random poses and shifts, one CTF."""
-    rows = np.zeros(plan.images, PARTICLE_DTYPE)
-    rows["uid"] = np.arange(1, plan.images + 1)
-    rows["index"] = np.arange(plan.images)
-    rows["shard"], rows["slot"] = image_places(plan.images, plan.rows_per_shard, plan.seed)
-    generator = torch.Generator().manual_seed(seed)
-    rows["rotation"] = random_rotations(plan.images, generator).numpy()
-    rows["shift_ang"] = torch.randn(plan.images, 2, generator=generator).numpy()
-    constants = {
-        "pixel_size_ang": PIXEL_SIZE_ANG,
-        "defocus_u_ang": 15000,
-        "defocus_v_ang": 14500,
-        "astigmatism_deg": 30,
-        "voltage_kv": 300,
-        "cs_mm": 2.7,
-        "amplitude_contrast": 0.1,
-        "phase_shift_deg": 0,
-        "half_set": -1,
-        "group": -1,
-        "image_gain": 1,
-    }
-    for name, value in constants.items():
-        rows[name] = value
-    return rows
-
-
-def _manifest(plan: StorePlan, box_px: int, path: Path, arrays: list[str]) -> Manifest:
-    rms = np.full(box_px // 2, float(box_px))
-    return Manifest(
-        program=f"frazil {__version__}",
-        command="benchmarks/synthetic_store.py",
-        box_px=box_px,
-        pixel_size_ang=PIXEL_SIZE_ANG,
-        processing=Processing(box_px, "window-first", (0.85, 0.99), -1),
-        precision="int8",
-        tile_px=TILE_PX,
-        bands=plan.bands,
-        particles=plan.images,
-        images=plan.images,
-        rows_per_shard=plan.rows_per_shard,
-        block_rows=plan.block_rows,
-        shard_rows=plan.shard_rows,
-        seed=plan.seed,
-        shells=ShellTable(
-            step=shell_steps(rms, "int8").tolist(),
-            rms=rms.tolist(),
-            error_rms=(rms / 42).tolist(),
-            clipped=[0] * len(rms),
-        ),
-        optics=[OpticsGroup("noise", plan.images, rms.tolist())],
-        groups=[],
-        blob_sign=None,
-        has_pose=True,
-        has_shift=True,
-        has_ctf=True,
-        rows_in=plan.images,
-        dropped={},
-        flagged={"nonfinite": 0, "clipped": 0, "constant": 0},
-        origin="noise",
-        sources=[],
-        fingerprint=plan.fingerprint,
-        file_checksums={f"{name}.npy": file_checksum(path / f"{name}.npy") for name in arrays},
-    )
+    for shard, count in enumerate(manifest.shard_rows):
+        parts = []
+        for number, band in enumerate(manifest.bands):
+            shape = (count, 2 * (band.stop - band.start))
+            raw = np.frombuffer(generator.bytes(shape[0] * shape[1]), np.uint8)
+            codes = table[raw].reshape(shape)
+            write_npy_atomic(shard_path(out, shard, number), codes)
+            parts.append(block_checksums(codes, manifest.block_rows))
+        sums.append(np.stack(parts, axis=1))
+    return np.concatenate(sums)
 
 
 def main() -> None:
-    """Write a store and print the time it took."""
+    """Write a store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store", type=Path)
-    parser.add_argument("--particles", type=int, default=1_375_854)
+    parser.add_argument("out", type=Path, metavar="OUT.frz")
+    parser.add_argument("--images", type=int, default=160_000)
     parser.add_argument("-D", type=int, default=128)
     args = parser.parse_args()
-    start = time.perf_counter()
-    store = write_synthetic_store(args.store, args.particles, args.D)
-    size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
-    seconds = time.perf_counter() - start
-    print(json.dumps({"particles": args.particles, "bytes": size, "seconds": round(seconds, 1)}))
+    store = make_store(args.out, args.images, args.D)
+    print(f"{store.path}: {store.count} images, {len(store.manifest.shard_rows)} shards")
 
 
 if __name__ == "__main__":

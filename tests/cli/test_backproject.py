@@ -1,6 +1,7 @@
 """frazil backproject_voxel."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,22 @@ def test_a_file_in_place_of_the_folder_is_refused_before_the_work(
     captured = capsys.readouterr()
     assert "out: is a file" in captured.err
     assert "back-projecting" not in captured.out
+
+
+def test_cache_copies_a_store_and_the_next_run_reads_nothing_from_it(
+    particles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Path("particles.frz")
+    shutil.copytree(particles / store, store)
+    assert backproject(store, "--cache", "fast") == 0
+    whole, said = volume(), capsys.readouterr().out
+    assert ".tier: holds 0 B of" in said and "0 B read here" in said
+    (store / "shards").rename(store / "aside")
+    assert backproject(store, "--overwrite") == 2  # positive control: the store alone cannot
+    assert "a shard is lost" in capsys.readouterr().err
+    assert backproject(store, "--overwrite", "--cache", "fast") == 0
+    assert "0 B from the store, 0 B copied" in capsys.readouterr().out
+    assert torch.equal(volume(), whole)
+    # Raw particles are packed into the same folder, as ever.
+    assert backproject(particles / "particles.star", "--overwrite", "--cache", "fast") == 0
+    assert Path("fast/particles.frz/manifest.json").is_file()

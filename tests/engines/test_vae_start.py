@@ -127,6 +127,22 @@ def test_a_packed_copy_is_used_again_while_the_input_is_unchanged(tmp_path: Path
     assert packed.stat().st_mtime_ns == before
 
 
+def test_a_run_with_a_cache_needs_the_store_only_once(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "far")
+    settings = make_settings(store, cache=str(tmp_path / "near"), epochs=1)
+    plain = begin(tmp_path / "plain", make_settings(store, epochs=1))
+    train(plain)
+    train(begin(tmp_path / "a", settings))
+    (store / "shards").rename(store / "aside")
+    with pytest.raises(MissingFileError, match="a shard is lost"):  # positive control
+        train(begin(tmp_path / "control", make_settings(store, epochs=1)))
+    said: list[str] = []
+    second = begin(tmp_path / "b", settings, said=said)
+    train(second)
+    np.testing.assert_array_equal(second.run.latents(1), plain.run.latents(1))
+    assert any("0 B from the store" in line for line in said)
+
+
 def test_a_smaller_box_is_trained_from_the_same_store(store: Path, tmp_path: Path) -> None:
     training = begin(tmp_path, make_settings(store, box_px=12))
     assert training.model.disc.box_px == 12

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from frazil.engines.backproject import Reconstruction, assign_halves, backproject
 from frazil.engines.backproject_settings import BackprojectInput, BackprojectSettings
-from frazil.engines.particles import Say, open_store, selected_rows
+from frazil.engines.particles import Say, open_store, open_tier, selected_rows
 from frazil.engines.plan import backprojection_plan, backprojection_window
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
@@ -29,7 +29,7 @@ def open_loader(
     """Return the loader of the selected particles; says what back-projecting them will take.
 
     Anything but a store is packed into --cache, or `out`, first, and read from there again while
-    the input is unchanged.
+    the input is unchanged; of a store, --cache keeps a copy of what is read.
 
     Raises
     ------
@@ -46,7 +46,8 @@ def open_loader(
     check_box(box_px, store.box_px, "the store")
     window = backprojection_window(store, box_px, given.batch_size, halves, memory)
     reading = LoaderSettings(batch_size=given.batch_size, window_rows=window)
-    loader = ParticleLoader(store, reading, rows, box_px)
+    tier = open_tier(given, store, say)
+    loader = ParticleLoader(store, reading, rows, box_px, tier=tier)
     for line in backprojection_plan(loader, halves, memory):
         say(line)
     return loader

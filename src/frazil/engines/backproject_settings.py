@@ -65,7 +65,12 @@ class BackprojectInput(InputSettings, frozen=True, kw_only=True):
     ] = 1000
     cache: Annotated[
         str | None,
-        option("--cache", metavar="DIR", help="keep the packed store here; default: the outdir"),
+        option(
+            "--cache",
+            metavar="DIR",
+            help="fast local disk for packed particles: the store that is packed (default: in the "
+            "outdir), or a copy of what is read of a .frz",
+        ),
     ] = None
     memory: Annotated[
         str | None,

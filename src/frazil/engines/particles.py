@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from frazil.errors import InputError
 from frazil.io.images import open_particles
 from frazil.io.pickles import check_indices, read_indices
+from frazil.loader.tier import Tier
 from frazil.preprocess.inputs import join_pickles
 from frazil.preprocess.planned import plan_and_pack
 from frazil.preprocess.settings import PackSettings
@@ -49,7 +50,8 @@ class ParticleFlags(Protocol):
 
     @property
     def cache(self) -> str | None:
-        """Where the packed store is kept; None: in the output folder."""
+        """Fast local disk: where the packed store is kept (None: in the output folder), or a copy
+        of what is read of a store (None: no copy)."""
 
 
 def open_store(given: ParticleFlags, out: Path, packing: PackSettings, say: Say) -> ParticleStore:
@@ -63,7 +65,7 @@ def open_store(given: ParticleFlags, out: Path, packing: PackSettings, say: Say)
     InputError, MissingFileError, CorruptDataError : the input cannot be used, or has no poses.
     """
     path = Path(given.particles)
-    packed = path.suffix == ".frz" or (path / "manifest.json").is_file()
+    packed = _is_packed(path)
     if packed:
         store = ParticleStore.open(path)
         table = store.table()
@@ -88,6 +90,18 @@ def open_store(given: ParticleFlags, out: Path, packing: PackSettings, say: Say)
     return plan_and_pack(table, target, packing, say)
 
 
+def open_tier(given: ParticleFlags, store: ParticleStore, say: Say) -> Tier | None:
+    """Return the copy in --cache of a store that was given as input; None without one.
+
+    Raises
+    ------
+    InputError : the folder cannot be used.
+    """
+    if given.cache is None or not _is_packed(Path(given.particles)):
+        return None
+    return Tier(store, Path(given.cache), say)
+
+
 def selected_rows(given: ParticleFlags, store: ParticleStore) -> NDArray[np.int64] | None:
     """Return the rows (n,) that --ind names, in its order; None without it.
 
@@ -100,6 +114,10 @@ def selected_rows(given: ParticleFlags, store: ParticleStore) -> NDArray[np.int6
     rows = read_indices(Path(given.ind))
     check_indices(rows, store.count, Path(given.ind))
     return rows
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix == ".frz" or (path / "manifest.json").is_file()
 
 
 def _say_unused(packing: PackSettings, path: Path, say: Say) -> None:

@@ -1,9 +1,11 @@
 """The one type that engines take: a batch of particles as tensors.
 
-Owns: ParticleBatch, and the metadata columns of a selection in the units of the training box.
-Does not own: coefficients on disk (`frazil.store`) or their order (`order`).
+Owns: ParticleBatch, the same batch before it is decoded, and the metadata columns of a selection
+in the units of the training box. Does not own: coefficients on disk (`frazil.store`) or their
+order (`order`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,9 @@ from torch import Tensor
 from frazil.errors import InputError
 from frazil.geometry.ctf import CTF_COLUMNS
 from frazil.store.reader import ParticleStore
+
+# Rows decoded at a time, which stay in the processor's cache from step to step.
+DECODE_ROWS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,82 @@ class ParticleBatch:
             self.shifts_px.to(device, non_blocking=True),
             None if parameters is None else parameters.to(device, non_blocking=True),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class CodedBatch:
+    """A batch whose coefficients are codes still.
+
+    Attributes
+    ----------
+    codes : (B, 2 P_b) of the store's type, one per leading band; Re and Im alternate.
+    scale : (B,) float32, image gain divided by the loader's norm_scale.
+    rows, rotations, shifts_px, ctf_parameters : as in ParticleBatch.
+    """
+
+    rows: Tensor
+    codes: tuple[Tensor, ...]
+    scale: Tensor
+    rotations: Tensor
+    shifts_px: Tensor
+    ctf_parameters: Tensor | None
+
+    def to(self, device: torch.device | str) -> "CodedBatch":
+        """Return the batch on a device; copies from pinned memory do not block."""
+        parameters = self.ctf_parameters
+        return CodedBatch(
+            self.rows,
+            tuple(codes.to(device, non_blocking=True) for codes in self.codes),
+            self.scale.to(device, non_blocking=True),
+            self.rotations.to(device, non_blocking=True),
+            self.shifts_px.to(device, non_blocking=True),
+            None if parameters is None else parameters.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """Codes to coefficients: code x step x scale, on the device where all of them are.
+
+    Attributes
+    ----------
+    step : (2 P',) float32, of every real component of the leading bands.
+    picked : (P,) int64, where the disc's coefficients lie among the P'; None: all, in order.
+    """
+
+    step: Tensor
+    picked: Tensor | None
+
+    def to(self, device: torch.device | str) -> "Decoder":
+        """Return the decoder on a device."""
+        return Decoder(
+            self.step.to(device), None if self.picked is None else self.picked.to(device)
+        )
+
+    def __call__(self, batch: CodedBatch) -> ParticleBatch:
+        """Return the batch with its coefficients; the bits are the same on every device."""
+        return ParticleBatch(
+            batch.rows,
+            self.coefficients(batch.codes, batch.scale),
+            batch.rotations,
+            batch.shifts_px,
+            batch.ctf_parameters,
+        )
+
+    def coefficients(self, codes: Sequence[Tensor], scale: Tensor) -> Tensor:
+        """Return (B, P) complex64 coefficients of the codes of all bands and scales (B,)."""
+        out = torch.empty(len(scale), len(self.step), dtype=torch.float32, device=scale.device)
+        rows = DECODE_ROWS if scale.device.type == "cpu" else max(1, len(scale))
+        for start in range(0, len(scale), rows):
+            block, column = out[start : start + rows], 0
+            for band in codes:
+                part = block[:, column : column + band.shape[1]]
+                part.copy_(band[start : start + rows])
+                column += band.shape[1]
+            block.mul_(self.step)
+            block.mul_(scale[start : start + rows, None])
+        found = torch.view_as_complex(out.view(len(out), len(self.step) // 2, 2))  # (B, P')
+        return found if self.picked is None else found[:, self.picked]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,15 +173,16 @@ class ParticleColumns:
             torch.from_numpy(chosen["image_gain"].copy()),
         )
 
-    def batch(self, index: Tensor, coefficients: Tensor) -> ParticleBatch:
-        """Return the batch of some of the selection, given their coefficients."""
-        parameters = self.ctf_parameters
-        return ParticleBatch(
-            self.rows[index],
-            coefficients,
-            self.rotations[index],
-            self.shifts_px[index],
-            None if parameters is None else parameters[index],
+    def coded(self, index: np.ndarray, codes: tuple[Tensor, ...], norm_scale: float) -> CodedBatch:
+        """Return the batch of some of the selection, given their codes."""
+        chosen, parameters = torch.from_numpy(index), self.ctf_parameters
+        return CodedBatch(
+            self.rows[chosen],
+            codes,
+            self.gain[chosen] / norm_scale,
+            self.rotations[chosen],
+            self.shifts_px[chosen],
+            None if parameters is None else parameters[chosen],
         )
 
 

@@ -7,9 +7,11 @@ the order of reading (`prefetch`) or the files (`frazil.store.reader`).
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from frazil.loader.order import Layout
+from frazil.loader.tier import Tier
 from frazil.store.reader import ParticleStore
 
 
@@ -24,9 +26,13 @@ class CachedBlocks:
     """
 
     def __init__(
-        self, store: ParticleStore, layout: Layout, row_bytes: int, budget_bytes: int
+        self,
+        source: ParticleStore | Tier,
+        layout: Layout,
+        row_bytes: int,
+        budget_bytes: int,
     ) -> None:
-        self.store, self.layout = store, layout
+        self.source, self.layout = source, layout
         self.needed_bytes = int(layout.stored.sum()) * row_bytes
         self.mode: Literal["cached", "streamed"] = (
             "cached" if self.needed_bytes <= budget_bytes else "streamed"
@@ -55,12 +61,12 @@ class CachedBlocks:
             layout = self.layout
             first, stop = int(layout.first_block[chunk]), int(layout.stop_block[chunk])
             keep_pages = self.mode == "cached"
-            self.store.read_blocks(int(layout.shard[chunk]), first, stop, out, keep_pages)
+            self.source.read_blocks(int(layout.shard[chunk]), first, stop, out, keep_pages)
             if keep and self.mode == "cached":
-                fresh = self.store.band_tensors(len(out[0]), len(out))
+                fresh = self.source.band_tensors(len(out[0]), len(out))
                 for target, codes in zip(fresh, out, strict=True):
-                    target.copy_(codes)
+                    np.copyto(target.numpy(), codes.numpy())
                 self._kept[chunk] = fresh
             return
         for target, codes in zip(out, kept, strict=True):
-            target.copy_(codes)
+            np.copyto(target.numpy(), codes.numpy())

@@ -1,8 +1,7 @@
 """Streaming batches out of a store while the next window is being read.
 
 Owns: the two window buffers, the reader threads, and the position inside an epoch. Does not own:
-the order (`order`), what is kept in memory (`cache`) or the decoding formula
-(`frazil.store.codec`).
+the order (`order`), what is kept in memory (`cache`) or what a batch is (`batches`).
 """
 
 from collections.abc import Iterator
@@ -18,8 +17,9 @@ from frazil.errors import BudgetError, InputError
 from frazil.geometry.packing import half_disc
 from frazil.io.particles import FLAG_NONFINITE
 from frazil.loader import order
-from frazil.loader.batches import ParticleBatch, ParticleColumns
+from frazil.loader.batches import CodedBatch, Decoder, ParticleBatch, ParticleColumns
 from frazil.loader.cache import CachedBlocks
+from frazil.loader.tier import Tier
 from frazil.preprocess.parallel import one_torch_thread
 from frazil.settings import Settings, option
 from frazil.store.budget import default_budget_bytes
@@ -27,7 +27,6 @@ from frazil.store.manifest import check_box
 from frazil.store.reader import ParticleStore, disc_columns
 
 READER_THREADS = 4
-DECODE_ROWS = 32
 
 
 class LoaderSettings(Settings, frozen=True, kw_only=True):
@@ -51,6 +50,7 @@ class ParticleLoader:
     disc, box_px, pixel_size_ang : of the box trained at, which may be smaller than the store's.
     row_count : selected particles; `excluded` of the selection had non-finite pixels.
     norm_scale : what coefficients are divided by; default the exact RMS over the disc.
+    decoder : makes coefficients of codes.
     """
 
     def __init__(
@@ -62,8 +62,9 @@ class ParticleLoader:
         norm_scale: float | None = None,
         rank: int = 0,
         world_size: int = 1,
+        tier: Tier | None = None,
     ) -> None:
-        """Prepare to stream; reads metadata columns only.
+        """Prepare to stream; reads metadata columns only, from a tier where one is given.
 
         Raises
         ------
@@ -82,20 +83,22 @@ class ParticleLoader:
         selected = self._selection(rows)
         self.row_count = len(selected)
         self.columns = ParticleColumns.of(store, selected, self.box_px)
-        self._scale = self.columns.gain / self.norm_scale
         manifest = store.manifest
         places = store.rows[selected]
         self.layout = order.Layout.of(
             places["shard"], places["slot"], manifest.shard_rows, manifest.block_rows
         )
-        self._codec = store.codec
         self._bands = manifest.band_count(self.box_px)
         width = manifest.bands[self._bands - 1].stop
-        self._picked = None if width == len(self.disc) else disc_columns(store.disc, self.disc)
-        self._width = 2 * width
+        picked = None if width == len(self.disc) else disc_columns(store.disc, self.disc)
+        self.decoder = Decoder(store.codec.step[: 2 * width], picked)
         row_bytes = 2 * width * np.dtype(manifest.precision).itemsize
-        self._blocks = CachedBlocks(store, self.layout, row_bytes, self._memory_left(row_bytes))
-        self._epoch, self._batch = 1, 0
+        self._blocks = CachedBlocks(
+            tier or store, self.layout, row_bytes, self._memory_left(row_bytes)
+        )
+        self._tier, self._epoch, self._batch = tier, 1, 0
+        if tier is not None:
+            tier.say_plan(self._bands)
 
     @property
     def mode(self) -> Literal["cached", "streamed"]:
@@ -112,6 +115,18 @@ class ParticleLoader:
 
         Continues after the position of `load_state_dict` when it lies in this epoch.
         """
+        for batch in self.codes(number):
+            # Threads that share such small tensors wait for each other longer than they work.
+            with one_torch_thread():
+                decoded = self.decoder(batch)
+            yield decoded
+
+    def codes(self, number: int) -> Iterator[CodedBatch]:
+        """Yield the batches of `epoch` as they are stored, to be decoded where they are used.
+
+        An int8 code is a quarter of the bytes to send to a device; `decoder.to(device)` decodes
+        there, to the same bits.
+        """
         first = self._batch if number == self._epoch else 0
         seed = self.settings.seed
         groups = order.epoch_windows(self.layout, self.settings.window_rows, seed, number)
@@ -126,7 +141,10 @@ class ParticleLoader:
         Takes what earlier epochs kept in memory, and keeps nothing itself.
         """
         groups = order.windows_in_order(self.layout, self.settings.window_rows)
-        yield from self._stream(groups, None, 0)
+        for batch in self._stream(groups, None, 0):
+            with one_torch_thread():
+                decoded = self.decoder(batch)
+            yield decoded
 
     def state_dict(self) -> dict[str, int]:
         """Return the position: the epoch, and how many of its batches were taken."""
@@ -138,7 +156,7 @@ class ParticleLoader:
 
     def _stream(
         self, groups: list[np.ndarray], key: tuple[int, int] | None, first_batch: int
-    ) -> Iterator[ParticleBatch]:
+    ) -> Iterator[CodedBatch]:
         """Cut the windows' rows into batches from `first_batch` on."""
         size = self.settings.batch_size
         skip = first_batch * size
@@ -159,6 +177,8 @@ class ParticleLoader:
             parts = [(part.detach(index), np.arange(len(index))) for part, index in parts]
         if gathered:
             yield self._assemble(parts, gathered)
+        if self._tier is not None:
+            self._tier.say_pass()
 
     def _windows(
         self, groups: list[np.ndarray], key: tuple[int, int] | None, skip: int
@@ -206,42 +226,25 @@ class ParticleLoader:
         window = order.window(layout, chunks, key)
         chunk = np.searchsorted(layout.bounds, window.entries, side="right") - 1
         buffer_row = starts[chunk] + layout.offset[window.entries]
-        return _LoadedWindow(window, buffers, torch.from_numpy(buffer_row), reads, skip)
+        return _LoadedWindow(window, buffers, buffer_row, reads, skip)
 
     def _assemble(
         self, parts: list[tuple["_LoadedWindow", np.ndarray]], gathered: int
-    ) -> ParticleBatch:
-        """Return this rank's slice of one global batch, decoded and scaled."""
+    ) -> CodedBatch:
+        """Return this rank's slice of one global batch."""
         mine = order.rank_slice(gathered, self.rank, self.world_size)
-        taken, first = [], 0
+        entries, codes, first = [], [], 0
         for loaded, index in parts:
-            cut = slice(max(0, mine.start - first), max(0, mine.stop - first))
-            taken.append((loaded, index[cut]))
+            cut = index[max(0, mine.start - first) : max(0, mine.stop - first)]
+            entries.append(loaded.window.entries[cut])
+            codes.append(loaded.gather(cut))
             first += len(index)
-        entries = np.concatenate([loaded.window.entries[index] for loaded, index in taken])
-        selection = torch.from_numpy(self.layout.order[entries])
-        # Threads that share such small tensors wait for each other longer than they work.
-        with one_torch_thread():
-            coefficients = self._decode(taken, self._scale[selection])
-        return self.columns.batch(selection, coefficients)
-
-    def _decode(self, parts: list[tuple["_LoadedWindow", np.ndarray]], scale: Tensor) -> Tensor:
-        """Return the coefficients (B, P) of entries of windows, scaled by (B,)."""
-        out = torch.empty(len(scale), self._width, dtype=torch.float32)
-        first = 0
-        for loaded, index in parts:
-            # A few rows at a time, which stay in the processor's cache from step to step.
-            for start in range(0, len(index), DECODE_ROWS):
-                rows = loaded.buffer_row[index[start : start + DECODE_ROWS]]
-                block = out[first : first + len(rows)]
-                column = 0
-                for buffer in loaded.buffers:
-                    self._codec.decode_into(block, buffer.index_select(0, rows), column)
-                    column += buffer.shape[1]
-                block.mul_(scale[first : first + len(rows), None])
-                first += len(rows)
-        coefficients = torch.view_as_complex(out.view(len(out), -1, 2))
-        return coefficients if self._picked is None else coefficients[:, self._picked]
+        if len(parts) == 1:
+            return self.columns.coded(self.layout.order[entries[0]], codes[0], self.norm_scale)
+        joined = tuple(torch.cat(band) for band in zip(*codes, strict=True))
+        return self.columns.coded(
+            self.layout.order[np.concatenate(entries)], joined, self.norm_scale
+        )
 
     def _selection(self, rows: np.ndarray | None) -> np.ndarray:
         """Return the rows to train: those asked for, without images that are not finite."""
@@ -292,12 +295,21 @@ class _LoadedWindow:
 
     window: order.Window
     buffers: list[Tensor]
-    buffer_row: Tensor
+    buffer_row: np.ndarray
     reads: list["Future[None]"]
     skip: int
+
+    def gather(self, index: np.ndarray) -> tuple[Tensor, ...]:
+        """Return copies of the codes of some entries, (n, 2 P_b) per band."""
+        rows, found = self.buffer_row[index], []
+        for buffer in self.buffers:
+            part = torch.empty(len(rows), buffer.shape[1], dtype=buffer.dtype)
+            # numpy: torch would share out such small copies to threads that wait for each other.
+            np.take(buffer.numpy(), rows, axis=0, out=part.numpy(), mode="clip")
+            found.append(part)
+        return tuple(found)
 
     def detach(self, index: np.ndarray) -> "_LoadedWindow":
         """Return a copy of some entries that does not need the buffers any more."""
         picked = order.Window(self.window.chunks, self.window.entries[index])
-        copies = [buffer.index_select(0, self.buffer_row[index]) for buffer in self.buffers]
-        return _LoadedWindow(picked, copies, torch.arange(len(index)), [], 0)
+        return _LoadedWindow(picked, list(self.gather(index)), np.arange(len(index)), [], 0)

@@ -46,7 +46,7 @@ class ParticleStore:
     rows: np.ndarray
     checksums: np.ndarray
     first_block: np.ndarray
-    _shard_files: dict[tuple[int, int], "_ShardFile"] = field(default_factory=dict, repr=False)
+    _shard_files: dict[tuple[int, int], "ShardFile"] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -172,7 +172,7 @@ class ParticleStore:
         block_rows = self.manifest.block_rows
         for band, buffer in enumerate(out):
             array = buffer.numpy()
-            file = self._shard_file(shard, band)
+            file = self.shard_file(shard, band)
             file.read_into(array, first * block_rows, keep_pages)
             expected = self.checksums[self.first_block[shard] + first :, band][: stop - first]
             bad = np.flatnonzero(block_checksums(array, block_rows) != expected)
@@ -222,19 +222,25 @@ class ParticleStore:
             self.read_blocks(shard, 0, blocks, self.band_tensors(count, bands))
             yield shard + 1, len(shards)
 
-    def _shard_file(self, shard: int, band: int) -> "_ShardFile":
+    def shard_file(self, shard: int, band: int) -> "ShardFile":
+        """Return where the rows of one band of a shard lie; its header is checked once.
+
+        Raises
+        ------
+        MissingFileError, CorruptDataError : the file is lost, or is not that shard.
+        """
         key = (shard, band)
         if key not in self._shard_files:
             path = shard_path(self.path, shard, band)
             width = 2 * (self.manifest.bands[band].stop - self.manifest.bands[band].start)
             shape = (self.manifest.shard_rows[shard], width)
             kind = np.dtype(NUMPY_TYPES[self.manifest.precision])
-            self._shard_files[key] = _ShardFile.open(path, shape, kind)
+            self._shard_files[key] = ShardFile.open(path, shape, kind)
         return self._shard_files[key]
 
 
 @dataclass(frozen=True)
-class _ShardFile:
+class ShardFile:
     """One .npy of rows: where its data begin. Opened for each read, so no descriptor is held."""
 
     path: Path
@@ -242,7 +248,7 @@ class _ShardFile:
     row_bytes: int
 
     @classmethod
-    def open(cls, path: Path, shape: tuple[int, int], kind: np.dtype) -> "_ShardFile":
+    def open(cls, path: Path, shape: tuple[int, int], kind: np.dtype) -> "ShardFile":
         try:
             with path.open("rb") as file:
                 version = np.lib.format.read_magic(file)
@@ -278,7 +284,7 @@ class _ShardFile:
                     raise CorruptDataError(f"{self.path}: ends at byte {position}; {_REMEDY}")
                 view, position = view[got:], position + got
             if not keep_pages:
-                _drop_pages(descriptor, position - out.nbytes, position)
+                drop_pages(descriptor, position - out.nbytes, position)
         finally:
             os.close(descriptor)
 
@@ -289,7 +295,7 @@ def _advise_read_once(descriptor: int) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
 
-def _drop_pages(descriptor: int, start: int, stop: int) -> None:
+def drop_pages(descriptor: int, start: int, stop: int) -> None:
     """Drop bytes [start, stop) of a file from the page cache, with the pages at both ends."""
     if hasattr(os, "posix_fadvise"):
         start -= start % PAGE_BYTES

@@ -48,6 +48,7 @@ def make_loader(store: ParticleStore, settings: VaeSettings, say: Say) -> Partic
         rows=particles.selected_rows(data, store),
         box_px=data.box_px,
         norm_scale=None if data.norm is None else data.norm[1],
+        tier=particles.open_tier(data, store, say),
     )
     if loader.excluded:
         say(f"{loader.excluded} images hold pixels that are not finite and are left out")

@@ -133,7 +133,12 @@ class DataSettings(InputSettings, frozen=True, kw_only=True):
     ] = "int8"
     cache: Annotated[
         str | None,
-        option("--cache", metavar="DIR", help="keep the packed store here; default: the outdir"),
+        option(
+            "--cache",
+            metavar="DIR",
+            help="fast local disk for packed particles: the store that is packed (default: in the "
+            "outdir), or a copy of what is read of a .frz",
+        ),
     ] = None
     shuffler_size: Annotated[
         int,
