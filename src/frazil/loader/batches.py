@@ -12,7 +12,7 @@ from torch import Tensor
 
 from frazil.errors import InputError
 from frazil.geometry.ctf import CTF_COLUMNS
-from frazil.store.reader import ParticleStore
+from frazil.store.records import ParticleRecords
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +55,9 @@ class ParticleColumns:
     rotations: Tensor
     shifts_px: Tensor
     ctf_parameters: Tensor | None
-    gain: Tensor
 
     @classmethod
-    def of(cls, store: ParticleStore, rows: np.ndarray, box_px: int) -> "ParticleColumns":
+    def of(cls, store: ParticleRecords, rows: np.ndarray, box_px: int) -> "ParticleColumns":
         """Return the columns of the given rows of a store.
 
         Raises
@@ -69,7 +68,7 @@ class ParticleColumns:
         chosen = store.rows[rows]
         rotations = chosen["rotation"].copy()
         _require_all(store, rows, np.isfinite(rotations).all(axis=(1, 2)), "pose", "--poses")
-        scale = store.manifest.processing.source_box_px / box_px
+        scale = store.source_box_px / box_px
         pixel_ang = chosen["pixel_size_ang"] * scale
         shift_ang = chosen["shift_ang"].copy()
         shift_known = np.isfinite(shift_ang).all(axis=1)
@@ -89,7 +88,6 @@ class ParticleColumns:
             torch.from_numpy(rotations),
             torch.from_numpy(shift_px.astype(np.float32)),
             parameters,
-            torch.from_numpy(chosen["image_gain"].copy()),
         )
 
     def batch(self, index: Tensor, coefficients: Tensor) -> ParticleBatch:
@@ -105,7 +103,7 @@ class ParticleColumns:
 
 
 def _known_somewhere(
-    store: ParticleStore, rows: np.ndarray, known: np.ndarray, what: str, flag: str
+    store: ParticleRecords, rows: np.ndarray, known: np.ndarray, what: str, flag: str
 ) -> bool:
     """Return whether all rows have it, or False when none has; refuse a mixture."""
     if known.any():
@@ -114,7 +112,7 @@ def _known_somewhere(
 
 
 def _require_all(
-    store: ParticleStore, rows: np.ndarray, known: np.ndarray, what: str, flag: str
+    store: ParticleRecords, rows: np.ndarray, known: np.ndarray, what: str, flag: str
 ) -> None:
     if not known.all():
         row = int(rows[np.argmin(known)])

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from frazil.loader.order import Layout
-from frazil.store.reader import ParticleStore
+from frazil.store.records import ParticleRecords
 
 
 class CachedBlocks:
@@ -24,7 +24,7 @@ class CachedBlocks:
     """
 
     def __init__(
-        self, store: ParticleStore, layout: Layout, row_bytes: int, budget_bytes: int
+        self, store: ParticleRecords, layout: Layout, row_bytes: int, budget_bytes: int
     ) -> None:
         self.store, self.layout = store, layout
         self.needed_bytes = int(layout.stored.sum()) * row_bytes

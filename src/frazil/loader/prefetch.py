@@ -24,7 +24,8 @@ from frazil.preprocess.parallel import one_torch_thread
 from frazil.settings import Settings, option
 from frazil.store.budget import default_budget_bytes
 from frazil.store.manifest import check_box
-from frazil.store.reader import ParticleStore, disc_columns
+from frazil.store.reader import disc_columns
+from frazil.store.records import ParticleRecords
 
 READER_THREADS = 4
 DECODE_ROWS = 32
@@ -55,7 +56,7 @@ class ParticleLoader:
 
     def __init__(
         self,
-        store: ParticleStore,
+        store: ParticleRecords,
         settings: LoaderSettings,
         rows: np.ndarray | None = None,
         box_px: int | None = None,
@@ -82,7 +83,6 @@ class ParticleLoader:
         selected = self._selection(rows)
         self.row_count = len(selected)
         self.columns = ParticleColumns.of(store, selected, self.box_px)
-        self._scale = self.columns.gain / self.norm_scale
         manifest = store.manifest
         places = store.rows[selected]
         self.layout = order.Layout.of(
@@ -220,9 +220,11 @@ class ParticleLoader:
             first += len(index)
         entries = np.concatenate([loaded.window.entries[index] for loaded, index in taken])
         selection = torch.from_numpy(self.layout.order[entries])
+        # Known by now even where images are made into records only as they are read.
+        scale = self.store.gains(self.columns.rows[selection]) / self.norm_scale
         # Threads that share such small tensors wait for each other longer than they work.
         with one_torch_thread():
-            coefficients = self._decode(taken, self._scale[selection])
+            coefficients = self._decode(taken, scale)
         return self.columns.batch(selection, coefficients)
 
     def _decode(self, parts: list[tuple["_LoadedWindow", np.ndarray]], scale: Tensor) -> Tensor:

@@ -64,11 +64,10 @@ def data_digest(loader: ParticleLoader) -> str:
     columns = loader.columns
     rows = columns.rows.numpy()
     digest = xxhash.xxh3_64()
-    parts = [rows, columns.rotations.numpy(), columns.shifts_px.numpy(), columns.gain.numpy()]
+    parts = [rows, columns.rotations.numpy(), columns.shifts_px.numpy()]
     if columns.ctf_parameters is not None:
         parts.append(columns.ctf_parameters.numpy())
-    places = loader.store.rows[rows]
-    parts += [places["shard"], places["slot"], loader.store.checksums]
+    parts += loader.store.identity(rows)
     for part in (*parts, np.float64(loader.norm_scale)):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
