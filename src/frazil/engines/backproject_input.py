@@ -32,7 +32,7 @@ def open_loader(given: BackprojectInput, out: Path, say: Say) -> ParticleLoader:
     """
     packing = PackSettings(box_px=given.box_px, uninvert_data=given.uninvert_data)
     store = open_store(given, out, packing, say)
-    rows = selected_rows(given, store)
+    rows = selected_rows(given, store.count)
     if given.first is not None:
         rows = (np.arange(store.count) if rows is None else rows)[: given.first]
     return ParticleLoader(store, LoaderSettings(batch_size=given.batch_size), rows, given.box_px)

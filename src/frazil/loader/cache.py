@@ -38,6 +38,10 @@ class CachedBlocks:
         """Bytes of the codes kept so far."""
         return sum(codes.nbytes for chunk in self._kept.values() for codes in chunk)
 
+    def forget(self) -> None:
+        """Free the codes kept so far."""
+        self._kept.clear()
+
     def read(self, chunk: int, out: Sequence[Tensor], keep: bool) -> None:
         """Fill one buffer per band with the codes of a chunk; safe in several threads at once.
 

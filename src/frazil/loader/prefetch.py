@@ -128,6 +128,10 @@ class ParticleLoader:
         groups = order.windows_in_order(self.layout, self.settings.window_rows)
         yield from self._stream(groups, None, 0)
 
+    def forget(self) -> None:
+        """Free the memory of codes; they are read again when they are asked for."""
+        self._blocks.forget()
+
     def state_dict(self) -> dict[str, int]:
         """Return the position: the epoch, and how many of its batches were taken."""
         return {"epoch": self._epoch, "batch": self._batch}
