@@ -27,5 +27,9 @@ class CorruptDataError(FrazilError, OSError):
     """Bytes on disk are not those that were written (truncated stack, flipped byte)."""
 
 
+class StoppedError(FrazilError, InterruptedError):
+    """Work was stopped from outside, and can be gone on with."""
+
+
 class BudgetError(FrazilError, MemoryError):
     """What was asked for cannot fit into the memory or disk at hand."""

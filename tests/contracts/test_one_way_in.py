@@ -1,7 +1,7 @@
 """Engines see the same batches whatever the particles were read from.
 
 One contract, inherited by every way into a loader: a real-space stack packed at the box, packed at
-a larger box, through cryoDRGN's Fourier stacks, and from other pixel types.
+a larger box, not packed at all, through cryoDRGN's Fourier stacks, and from other pixel types.
 """
 
 from itertools import chain
@@ -14,10 +14,11 @@ import torch
 from frazil.io.images import open_particles
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.fourier_stacks import write_fourier_stacks
+from frazil.preprocess.lazy import LazyStore
 from frazil.preprocess.pipeline import pack
 from frazil.preprocess.settings import PackSettings
 from frazil.preprocess.steps import packed_coefficients, plan_transform
-from frazil.store.reader import ParticleStore
+from frazil.store.records import ParticleRecords
 from tests.store.made import make_images, make_particles, with_metadata, write_stack
 
 SOURCE, BOX, COUNT = 36, 20, 30
@@ -28,7 +29,7 @@ class BatchContract:
 
     tolerance = 2e-6
 
-    def store(self, folder: Path) -> ParticleStore:
+    def store(self, folder: Path) -> ParticleRecords:
         """Return a store of the particles made by `make_particles`."""
         raise NotImplementedError
 
@@ -73,26 +74,31 @@ def settings(**changes: object) -> PackSettings:
 
 
 class TestPackedAtTheBox(BatchContract):
-    def store(self, folder: Path) -> ParticleStore:
+    def store(self, folder: Path) -> ParticleRecords:
         return pack(make_particles(folder, COUNT, SOURCE), folder / "X.frz", settings(box_px=BOX))
 
 
 class TestPackedAtALargerBox(BatchContract):
-    def store(self, folder: Path) -> ParticleStore:
+    def store(self, folder: Path) -> ParticleRecords:
         return pack(make_particles(folder, COUNT, SOURCE), folder / "X.frz", settings())
 
 
 class TestPackedInEightBits(BatchContract):
     tolerance = 0.5  # of the strongest shells: their step, not the RMS of all, is what counts
 
-    def store(self, folder: Path) -> ParticleStore:
+    def store(self, folder: Path) -> ParticleRecords:
         return pack(
             make_particles(folder, COUNT, SOURCE), folder / "X.frz", settings(precision="int8")
         )
 
 
+class TestFromTheSourceAsItIsRead(BatchContract):
+    def store(self, folder: Path) -> ParticleRecords:
+        return LazyStore.of(make_particles(folder, COUNT, SOURCE), settings(box_px=BOX))
+
+
 class TestThroughFourierStacks(BatchContract):
-    def store(self, folder: Path) -> ParticleStore:
+    def store(self, folder: Path) -> ParticleRecords:
         table = make_particles(folder, COUNT, SOURCE)
         listing = write_fourier_stacks(table, folder / "ft" / "X.txt", settings(box_px=BOX), 11)
         imported = open_particles(listing)
@@ -104,6 +110,6 @@ class TestThroughFourierStacks(BatchContract):
 
 
 class TestFromBigEndianStacksWithAnExtendedHeader(BatchContract):
-    def store(self, folder: Path) -> ParticleStore:
+    def store(self, folder: Path) -> ParticleRecords:
         path = write_stack(folder / "b.mrcs", make_images(COUNT, SOURCE), "f4", ">", 320)
         return pack(with_metadata(open_particles(path)), folder / "X.frz", settings(box_px=BOX))

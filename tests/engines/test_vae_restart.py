@@ -184,6 +184,7 @@ def test_latents_are_those_of_the_last_weights_in_the_order_of_the_rows(
 
     chosen = np.array([30, 2, 17, 41, 5])
     write_pickle(tmp_path / "ind.pkl", chosen)
+    # float32 everywhere, as the model is evaluated here: some processors have bfloat16.
     settings = make_settings(store, ind=str(tmp_path / "ind.pkl"), epochs=2, z_pkl=True, amp=False)
     training = begin(tmp_path / "run", settings)
     loop.train(training)

@@ -199,9 +199,9 @@ def test_poses_of_another_set_are_refused(store: Path, tmp_path: Path) -> None:
 
 def test_flags_without_effect_say_so() -> None:
     assert FormerSettings().remarks() == []
-    given = FormerSettings(lazy=True, preprocessed=True, num_workers=4, multigpu=True)
+    given = FormerSettings(preprocessed=True, num_workers=4, multigpu=True)
     remarks = given.remarks()
-    assert len(remarks) == 4
+    assert len(remarks) == 3
     assert all("no effect" in line for line in remarks)
 
 
@@ -213,7 +213,7 @@ def test_the_command_takes_cryodrgns_flags(
         --ctf {store.parent / "ctf.pkl"} --zdim 2 -n 1 -b 16 --lr 1e-3 --beta 0.1 --wd 0.01
         --enc-dim 8 --enc-layers 1 --dec-dim 8 --dec-layers 1 --pe-type gaussian --pe-dim 4
         --feat-sigma 0.5 --enc-mask 6 --checkpoint 1 --log-interval 10 --seed 3 --shuffle-seed 4
-        --preprocessed --lazy --uninvert-data --window-r 0.8 --no-amp --multigpu --num-workers 2
+        --preprocessed --uninvert-data --window-r 0.8 --no-amp --multigpu --num-workers 2
         --max-threads 1 --shuffler-size 30 --no-analysis -v --device cpu -o {outdir} --norm 0 50"""
     assert main(command.split()) == 0
     captured = capsys.readouterr()

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import torch
 
-from frazil.engines.vae.data import make_loader, open_store
+from frazil.engines.vae.data import make_loader, open_store, packing_meanwhile, settle
 from frazil.engines.vae.settings import DataSettings, ModelSettings, TrainingSettings, VaeSettings
 from frazil.engines.vae.start import begin_or_resume
 from frazil.engines.vae.state import Training
@@ -76,5 +76,8 @@ def begin(
 ) -> Training:
     """Return a training as the command would make it; lines of the log go to `said`."""
     said = [] if said is None else said
-    loader = make_loader(open_store(settings, outdir, said.append), settings, said.append)
-    return begin_or_resume(outdir, settings, loader, "frazil train_vae", overwrite)
+    settings, command = settle(settings, said.append), "frazil train_vae"
+    store = open_store(settings, outdir, said.append)
+    loader = make_loader(store, settings, said.append)
+    packing = packing_meanwhile(store, settings, outdir, command)
+    return begin_or_resume(outdir, settings, loader, command, overwrite, packing)

@@ -23,7 +23,7 @@ from frazil.errors import BudgetError, InputError
 from frazil.geometry.packing import half_disc
 from frazil.io.particles import ParticleTable
 from frazil.loader.order import CHUNK_BLOCKS
-from frazil.loader.plan import LoadingPlan, duration_text, loader_size, shards_of
+from frazil.loader.plan import LoadingPlan, duration_text, loader_size
 from frazil.preprocess.inputs import read_input, used_sources
 from frazil.preprocess.measure import decoding_rate, read_rate, transform_rate
 from frazil.preprocess.plan import PRECISIONS, PackPlan, check_plan, plan_packing
@@ -31,6 +31,7 @@ from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.budget import Allowance, allowance, size_text
 from frazil.store.codec import Codec
 from frazil.store.manifest import MANIFEST_NAME, Precision, check_box, read_manifest
+from frazil.store.reader import shard_files
 from frazil.store.sizes import LoaderSize
 from frazil.store.writer import BLOCK_ROWS
 
@@ -106,7 +107,7 @@ def _plan_of_store(
         reading.check()
     except BudgetError as refusal:
         return Plan(facts, refusal)
-    disk_rate = _add_disk_rate(facts, shards_of(path, manifest, box_px))
+    disk_rate = _add_disk_rate(facts, shard_files(path, manifest, box_px))
     loading.add_times(facts, asked, disk_rate)
     return Plan(facts, None)
 

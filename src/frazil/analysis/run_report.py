@@ -98,6 +98,8 @@ def particles(
 ) -> tuple[report.Section, str | None]:
     """Return thumbnails of random particles in real space, and why there are none, if so."""
     empty = report.Section("particles", "Particles", "", "")
+    if run.is_lazy:
+        return empty, "no particle pictures: trained with --lazy, so there is no store"
     try:
         store = ParticleStore.open(Path(run.config["store"]))
     except (MissingFileError, CorruptDataError) as error:

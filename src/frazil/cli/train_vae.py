@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train, then analyze."""
     from frazil.engines.plan import training_plan
-    from frazil.engines.vae.data import make_loader, open_store
+    from frazil.engines.vae.data import make_loader, open_store, packing_meanwhile, settle
     from frazil.engines.vae.loop import train
     from frazil.engines.vae.settings import (
         DataSettings,
@@ -53,13 +53,15 @@ def run(args: argparse.Namespace) -> None:
     )
     for line in read_settings(args, FormerSettings).remarks():
         say(line)
-    outdir = Path(args.outdir)
+    settings, outdir = settle(settings, say), Path(args.outdir)
     check_request(outdir, settings, args.overwrite)
-    loader = make_loader(open_store(settings, outdir, say), settings, say)
+    store, command = open_store(settings, outdir, say), shlex.join(sys.argv)
+    loader = make_loader(store, settings, say)
     for line in training_plan(loader, settings, outdir):
         say(line)
+    packing = packing_meanwhile(store, settings, outdir, command)
     with held(outdir):
-        training = begin_or_resume(outdir, settings, loader, shlex.join(sys.argv), args.overwrite)
+        training = begin_or_resume(outdir, settings, loader, command, args.overwrite, packing)
         for line in training.describe(args.verbose):
             say(line)
         train(training)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError
 from frazil.io.images import open_particles
+from frazil.io.particles import ParticleTable
 from frazil.io.pickles import check_indices, read_indices
 from frazil.loader.tier import Tier
 from frazil.preprocess.inputs import join_pickles
@@ -21,6 +22,7 @@ from frazil.preprocess.settings import PackSettings
 from frazil.runs.folder import make_folder
 from frazil.settings import described_fields
 from frazil.store.reader import ParticleStore
+from frazil.store.records import ParticleRecords
 
 Say = Callable[[str], None]
 
@@ -54,70 +56,98 @@ class ParticleFlags(Protocol):
         of what is read of a store (None: no copy)."""
 
 
-def open_store(given: ParticleFlags, out: Path, packing: PackSettings, say: Say) -> ParticleStore:
+def open_store(
+    given: ParticleFlags, out: Path, packing: PackSettings, say: Say, hint: str = ""
+) -> ParticleStore:
     """Return a store of the input's particles, with the poses and CTF to be used.
 
     A store is opened; anything else is packed first, into --cache or `out`, and what was packed
     is used again while the input is unchanged.
+
+    Parameters
+    ----------
+    hint : what to add where it is said that packing comes first.
 
     Raises
     ------
     InputError, MissingFileError, CorruptDataError : the input cannot be used, or has no poses.
     """
     path = Path(given.particles)
-    packed = _is_packed(path)
-    if packed:
+    if is_packed(given):
         store = ParticleStore.open(path)
-        table = store.table()
         _say_unused(packing, path, say)
-    else:
-        datadir = Path(given.datadir) if given.datadir else None
-        table = open_particles(path, datadir, poses=given.poses is None)
-        if not len(table):
-            raise InputError(f"{path}: holds no particles; give a file with at least one row")
-    table = join_pickles(table, given.poses, given.ctf)
-    # Rows that lack a pose among others that have one are named by the loader.
-    if not np.isfinite(table.rows["rotation"]).any():
-        raise InputError(f"{path}: holds no poses; give --poses")
-    for note in table.notes:
-        say(note)
-    if packed:
+        table = _joined(store.table(), given, say)
         return store.with_rows(table.rows) if given.poses or given.ctf else store
-    folder = Path(given.cache) if given.cache else out
-    make_folder(folder)
-    target = folder / f"{path.name.removesuffix(path.suffix).removesuffix('.ft')}.frz"
-    say(f"{path}: is packed into {target}, or read from there when it has not changed")
+    table = read_table(given, say)
+    target = store_path(given, out)
+    say(f"{path}: is packed into {target}, or read from there when it has not changed{hint}")
     return plan_and_pack(table, target, packing, say)
 
 
-def open_tier(given: ParticleFlags, store: ParticleStore, say: Say) -> Tier | None:
+def open_tier(given: ParticleFlags, store: ParticleRecords, say: Say) -> Tier | None:
     """Return the copy in --cache of a store that was given as input; None without one.
 
     Raises
     ------
     InputError : the folder cannot be used.
     """
-    if given.cache is None or not _is_packed(Path(given.particles)):
+    if given.cache is None or not isinstance(store, ParticleStore) or not is_packed(given):
         return None
     return Tier(store, Path(given.cache), say)
 
 
-def selected_rows(given: ParticleFlags, store: ParticleStore) -> NDArray[np.int64] | None:
-    """Return the rows (n,) that --ind names, in its order; None without it.
+def is_packed(given: ParticleFlags) -> bool:
+    """Return whether the input is a store."""
+    path = Path(given.particles)
+    return path.suffix == ".frz" or (path / "manifest.json").is_file()
+
+
+def read_table(given: ParticleFlags, say: Say) -> ParticleTable:
+    """Return the particles of an input that is not a store, with the poses and CTF to be used.
 
     Raises
     ------
-    InputError, MissingFileError : the selection does not fit the store, or is not there.
+    InputError, MissingFileError : the input cannot be used, or has no poses.
+    """
+    path = Path(given.particles)
+    datadir = Path(given.datadir) if given.datadir else None
+    table = open_particles(path, datadir, poses=given.poses is None)
+    if not len(table):
+        raise InputError(f"{path}: holds no particles; give a file with at least one row")
+    return _joined(table, given, say)
+
+
+def store_path(given: ParticleFlags, out: Path) -> Path:
+    """Return where the store of an input is kept: in --cache or `out`, which is made."""
+    path = Path(given.particles)
+    folder = Path(given.cache) if given.cache else out
+    make_folder(folder)
+    return folder / f"{path.name.removesuffix(path.suffix).removesuffix('.ft')}.frz"
+
+
+def selected_rows(given: ParticleFlags, count: int) -> NDArray[np.int64] | None:
+    """Return the rows (n,) that --ind names of `count`, in its order; None without it.
+
+    Raises
+    ------
+    InputError, MissingFileError : the selection does not fit the input, or is not there.
     """
     if given.ind is None:
         return None
     rows = read_indices(Path(given.ind))
-    check_indices(rows, store.count, Path(given.ind))
+    check_indices(rows, count, Path(given.ind))
     return rows
 
 
-def _is_packed(path: Path) -> bool:
-    return path.suffix == ".frz" or (path / "manifest.json").is_file()
+def _joined(table: ParticleTable, given: ParticleFlags, say: Say) -> ParticleTable:
+    """Return the table with --poses and --ctf; says its notes."""
+    table = join_pickles(table, given.poses, given.ctf)
+    # Rows that lack a pose among others that have one are named by the loader.
+    if not np.isfinite(table.rows["rotation"]).any():
+        raise InputError(f"{given.particles}: holds no poses; give --poses")
+    for note in table.notes:
+        say(note)
+    return table
 
 
 def _say_unused(packing: PackSettings, path: Path, say: Say) -> None:

@@ -16,7 +16,7 @@ from frazil.engines.vae.settings import VaeSettings
 from frazil.errors import BudgetError
 from frazil.geometry.packing import half_disc
 from frazil.geometry.slicing import half_grid_shape
-from frazil.loader.plan import LoadingPlan, duration_text, loader_size, shards_of
+from frazil.loader.plan import LoadingPlan, duration_text, loader_size
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.models.vae import VAE
 from frazil.runs.folder import Run, is_run
@@ -51,7 +51,7 @@ def training_plan(loader: ParticleLoader, settings: VaeSettings, out: Path) -> I
     del model
     yield plan.reading_line()
     yield plan.memory_line()
-    disk = plan.disk_line(shards_of(loader.store.path, loader.store.manifest, loader.box_px))
+    disk = plan.disk_line(loader.store.files(loader.box_px))
     if disk:
         yield disk
     # Weights, their gradients, and the two moments of Adam.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from frazil.errors import InputError
 from frazil.geometry.ctf import CTF_COLUMNS
-from frazil.store.reader import ParticleStore
+from frazil.store.records import ParticleRecords
 
 # Rows decoded at a time, which stay in the processor's cache from step to step.
 DECODE_ROWS = 32
@@ -136,10 +136,9 @@ class ParticleColumns:
     rotations: Tensor
     shifts_px: Tensor
     ctf_parameters: Tensor | None
-    gain: Tensor
 
     @classmethod
-    def of(cls, store: ParticleStore, rows: np.ndarray, box_px: int) -> "ParticleColumns":
+    def of(cls, store: ParticleRecords, rows: np.ndarray, box_px: int) -> "ParticleColumns":
         """Return the columns of the given rows of a store.
 
         Raises
@@ -150,7 +149,7 @@ class ParticleColumns:
         chosen = store.rows[rows]
         rotations = chosen["rotation"].copy()
         _require_all(store, rows, np.isfinite(rotations).all(axis=(1, 2)), "pose", "--poses")
-        scale = store.manifest.processing.source_box_px / box_px
+        scale = store.source_box_px / box_px
         pixel_ang = chosen["pixel_size_ang"] * scale
         shift_ang = chosen["shift_ang"].copy()
         shift_known = np.isfinite(shift_ang).all(axis=1)
@@ -170,24 +169,23 @@ class ParticleColumns:
             torch.from_numpy(rotations),
             torch.from_numpy(shift_px.astype(np.float32)),
             parameters,
-            torch.from_numpy(chosen["image_gain"].copy()),
         )
 
-    def coded(self, index: np.ndarray, codes: tuple[Tensor, ...], norm_scale: float) -> CodedBatch:
-        """Return the batch of some of the selection, given their codes."""
-        chosen, parameters = torch.from_numpy(index), self.ctf_parameters
+    def coded(self, index: Tensor, codes: tuple[Tensor, ...], scale: Tensor) -> CodedBatch:
+        """Return the batch of some of the selection, given their codes and scales (B,)."""
+        parameters = self.ctf_parameters
         return CodedBatch(
-            self.rows[chosen],
+            self.rows[index],
             codes,
-            self.gain[chosen] / norm_scale,
-            self.rotations[chosen],
-            self.shifts_px[chosen],
-            None if parameters is None else parameters[chosen],
+            scale,
+            self.rotations[index],
+            self.shifts_px[index],
+            None if parameters is None else parameters[index],
         )
 
 
 def _known_somewhere(
-    store: ParticleStore, rows: np.ndarray, known: np.ndarray, what: str, flag: str
+    store: ParticleRecords, rows: np.ndarray, known: np.ndarray, what: str, flag: str
 ) -> bool:
     """Return whether all rows have it, or False when none has; refuse a mixture."""
     if known.any():
@@ -196,7 +194,7 @@ def _known_somewhere(
 
 
 def _require_all(
-    store: ParticleStore, rows: np.ndarray, known: np.ndarray, what: str, flag: str
+    store: ParticleRecords, rows: np.ndarray, known: np.ndarray, what: str, flag: str
 ) -> None:
     if not known.all():
         row = int(rows[np.argmin(known)])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from frazil.loader.order import Layout
 from frazil.loader.tier import Tier
-from frazil.store.reader import ParticleStore
+from frazil.store.records import ParticleRecords
 
 
 class CachedBlocks:
@@ -27,7 +27,7 @@ class CachedBlocks:
 
     def __init__(
         self,
-        source: ParticleStore | Tier,
+        source: ParticleRecords | Tier,
         layout: Layout,
         row_bytes: int,
         budget_bytes: int,
@@ -43,6 +43,10 @@ class CachedBlocks:
     def held_bytes(self) -> int:
         """Bytes of the codes kept so far."""
         return sum(codes.nbytes for chunk in self._kept.values() for codes in chunk)
+
+    def forget(self) -> None:
+        """Free the codes kept so far."""
+        self._kept.clear()
 
     def read(self, chunk: int, out: Sequence[Tensor], keep: bool) -> None:
         """Fill one buffer per band with the codes of a chunk; safe in several threads at once.

@@ -5,9 +5,8 @@ does not fit. Does not own: the sizes (`frazil.store.sizes`), the limits (`frazi
 measuring (`frazil.preprocess.measure`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,8 @@ from frazil.loader.prefetch import READER_THREADS, ParticleLoader
 from frazil.preprocess.measure import SAMPLE_BYTES, SAMPLE_S, read_rate
 from frazil.store.budget import Allowance, memory_flag, size_text
 from frazil.store.codec import NUMPY_TYPES
-from frazil.store.manifest import Manifest
+from frazil.store.records import RecordLayout
 from frazil.store.sizes import LoaderSize
-from frazil.store.writer import shard_path
-
-_MEASURED_SHARDS = 1000
 
 
 @dataclass(frozen=True)
@@ -34,19 +30,27 @@ class LoadingPlan:
     size : the images that are read in an epoch, and their codes.
     window_rows : particles that are shuffled together.
     path : the store, or the file that will become one.
+    image_bytes : what is read of an image, when that is not its codes.
     """
 
     size: LoaderSize
     window_rows: int
     memory: Allowance
     path: Path
+    image_bytes: int | None = None
 
     @classmethod
     def of(cls, loader: ParticleLoader, memory: Allowance) -> "LoadingPlan":
         """Return the plan of a loader that is ready to stream."""
-        images = int(loader.layout.stored.sum())
-        size = loader_size(loader.store.manifest, loader.box_px, images)
-        return cls(size, loader.settings.window_rows, memory, loader.store.path)
+        store, images = loader.store, int(loader.layout.stored.sum())
+        size = loader_size(store.manifest, loader.box_px, images)
+        read = store.image_bytes(loader.box_px)
+        return cls(size, loader.settings.window_rows, memory, store.path, read)
+
+    @property
+    def epoch_bytes(self) -> int:
+        """Bytes that are read when all images are."""
+        return self.size.images * (self.image_bytes or self.size.row_bytes)
 
     @property
     def window_bytes(self) -> int:
@@ -82,10 +86,10 @@ class LoadingPlan:
 
     def reading_line(self, period: str = "epoch") -> str:
         """Return what is read in an epoch, or in another period."""
-        size = self.size
+        each = self.image_bytes or self.size.row_bytes
         return (
-            f"plan: read {size_text(size.whole_bytes)} per {period} ({size.images} images, "
-            f"{size_text(size.row_bytes)} each) on {READER_THREADS} threads"
+            f"plan: read {size_text(self.epoch_bytes)} per {period} ({self.size.images} images, "
+            f"{size_text(each)} each) on {READER_THREADS} threads"
         )
 
     def memory_line(self) -> str:
@@ -100,31 +104,24 @@ class LoadingPlan:
             )
         return f"plan: {held}; {self.memory}"
 
-    def disk_line(self, shards: Iterable[Path]) -> str | None:
+    def disk_line(self, files: Iterable[Path]) -> str | None:
         """Measure the disk for a second at most; None where an epoch is hardly more than that."""
-        if self.cached or self.size.whole_bytes <= SAMPLE_BYTES:
+        if self.cached or self.epoch_bytes <= SAMPLE_BYTES:
             return None
-        rate = read_rate(shards, most_s=SAMPLE_S)
-        seconds = self.size.whole_bytes / rate.bytes_per_s
+        rate = read_rate(files, most_s=SAMPLE_S)
+        seconds = self.epoch_bytes / rate.bytes_per_s
         return (
             f"plan: the disk gives {size_text(rate.bytes_per_s)}/s (measured on "
             f"{size_text(rate.sample_bytes)}): {duration_text(seconds)} to read an epoch"
         )
 
 
-def loader_size(manifest: Manifest, box_px: int, images: int | None = None) -> LoaderSize:
+def loader_size(manifest: RecordLayout, box_px: int, images: int | None = None) -> LoaderSize:
     """Return what some images of a store (default: all) take at a box, leading bands only."""
     values = 2 * manifest.bands[manifest.band_count(box_px) - 1].stop
     row_bytes = values * np.dtype(NUMPY_TYPES[manifest.precision]).itemsize
     count = manifest.images if images is None else images
     return LoaderSize(count, row_bytes, CHUNK_BLOCKS * manifest.block_rows)
-
-
-def shards_of(folder: Path, manifest: Manifest, box_px: int) -> Iterator[Path]:
-    """Yield the files that are read at a box, in their order; the first thousand."""
-    bands = range(manifest.band_count(box_px))
-    places = ((shard, band) for shard in range(len(manifest.shard_rows)) for band in bands)
-    return (shard_path(folder, *place) for place in islice(places, _MEASURED_SHARDS))
 
 
 def duration_text(seconds: float) -> str:

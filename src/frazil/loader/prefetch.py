@@ -24,7 +24,8 @@ from frazil.preprocess.parallel import one_torch_thread
 from frazil.settings import Settings, option
 from frazil.store.budget import default_budget_bytes
 from frazil.store.manifest import check_box
-from frazil.store.reader import ParticleStore, disc_columns
+from frazil.store.reader import disc_columns
+from frazil.store.records import ParticleRecords
 
 READER_THREADS = 4
 
@@ -55,7 +56,7 @@ class ParticleLoader:
 
     def __init__(
         self,
-        store: ParticleStore,
+        store: ParticleRecords,
         settings: LoaderSettings,
         rows: np.ndarray | None = None,
         box_px: int | None = None,
@@ -145,6 +146,10 @@ class ParticleLoader:
             with one_torch_thread():
                 decoded = self.decoder(batch)
             yield decoded
+
+    def forget(self) -> None:
+        """Free the memory of codes; they are read again when they are asked for."""
+        self._blocks.forget()
 
     def state_dict(self) -> dict[str, int]:
         """Return the position: the epoch, and how many of its batches were taken."""
@@ -239,12 +244,13 @@ class ParticleLoader:
             entries.append(loaded.window.entries[cut])
             codes.append(loaded.gather(cut))
             first += len(index)
-        if len(parts) == 1:
-            return self.columns.coded(self.layout.order[entries[0]], codes[0], self.norm_scale)
-        joined = tuple(torch.cat(band) for band in zip(*codes, strict=True))
-        return self.columns.coded(
-            self.layout.order[np.concatenate(entries)], joined, self.norm_scale
-        )
+        selection = torch.from_numpy(self.layout.order[np.concatenate(entries)])
+        joined = codes[0]
+        if len(codes) > 1:
+            joined = tuple(torch.cat(band) for band in zip(*codes, strict=True))
+        # Known by now even where images are made into records only as they are read.
+        scale = self.store.gains(self.columns.rows[selection]) / self.norm_scale
+        return self.columns.coded(selection, joined, scale)
 
     def _selection(self, rows: np.ndarray | None) -> np.ndarray:
         """Return the rows to train: those asked for, without images that are not finite."""

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from frazil import __version__
-from frazil.errors import CorruptDataError, InputError
+from frazil.errors import CorruptDataError, InputError, StoppedError
 from frazil.geometry.packing import TILE_PX
 from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE, ParticleTable
 from frazil.preprocess.audit import audited_rows, read_back
 from frazil.preprocess.blocks import Block
 from frazil.preprocess.inputs import image_fingerprint, source_file, used_sources
-from frazil.preprocess.parallel import image_bar, one_torch_thread, ordered_map, progress
+from frazil.preprocess.monitor import BarMonitor, PackMonitor
+from frazil.preprocess.parallel import one_torch_thread, ordered_map
 from frazil.preprocess.prepared import PreparedImages
 from frazil.preprocess.settings import WINDOW_OUTER, PackSettings
 from frazil.preprocess.statistics import ShellStatistics
@@ -49,6 +50,7 @@ def pack(
     settings: PackSettings,
     dropped: dict[str, int] | None = None,
     command: str = "",
+    monitor: PackMonitor | None = None,
 ) -> ParticleStore:
     """Pack the particles of a table into a store and return it, opened.
 
@@ -58,9 +60,11 @@ def pack(
     out : NAME.frz, made at the end; until then NAME.frz.partial, from which a second call goes on.
     dropped : reason -> number of rows of the input that are not in the table.
     command : how the store was asked for, for its provenance.
+    monitor : who watches, and may stop it; default, bars on stderr.
 
     Raises
     ------
+    StoppedError : the monitor says so; what was packed is kept, and gone on with by a second call.
     InputError : box odd or too large, mixed pixel sizes, no particles, poses or CTF in some rows
         only, non-finite images under `strict`.
     CorruptDataError : images read back from the source are not those that were packed.
@@ -68,9 +72,10 @@ def pack(
         `open_images`.
     """
     prepared = PreparedImages.of(table, settings)
+    monitor = monitor or BarMonitor()
     packing = _Packing(prepared)
     with StoreWriter(out, packing.plan, settings.overwrite) as writer, one_torch_thread():
-        packing.run(writer)
+        packing.run(writer, monitor)
         facts, statistics = writer.facts(), packing.statistics
         bad = np.flatnonzero(facts["flags"] & FLAG_NONFINITE)
         rows = packing.final_rows(writer, facts)
@@ -92,7 +97,7 @@ def pack(
         disc = prepared.transform.disc
         frequencies = torch.stack([disc.kx, disc.ky], 1)
         arrays = {"particles": rows, "frequencies": frequencies.numpy().astype(np.int16)}
-        writer.finish(arrays, manifest, lambda shards: progress(shards, "sealing", "shard"))
+        writer.finish(arrays, manifest, lambda shards: monitor.items(shards, "sealing", "shard"))
     return replace(ParticleStore.open(out), notes=tuple(notes))
 
 
@@ -119,11 +124,13 @@ class _Packing:
             fingerprint=image_fingerprint(prepared.table, settings),
         )
 
-    def run(self, writer: StoreWriter) -> None:
+    def run(self, writer: StoreWriter, monitor: PackMonitor) -> None:
         """Read, transform and append all images that the writer does not have yet."""
         prepared = self.prepared
         if writer.state is None:
-            writer.commit({"reference": prepared.reference().tolist()})
+            known = monitor.reference
+            reference = prepared.reference() if known is None else known
+            writer.commit({"reference": reference.tolist()})
         scale = prepared.scale(np.asarray(writer.state["reference"]))
         if "statistics" in writer.state:
             self.statistics = ShellStatistics.from_json(writer.state["statistics"])
@@ -137,18 +144,27 @@ class _Packing:
         pending: list[Block] = []
         uncommitted = 0
         image_bytes = prepared.images.bytes_of([0])
-        with image_bar(self.plan.images, "packing", image_bytes, writer.images_done) as advance:
-            for block in ordered_map(work, starts, prepared.settings.max_threads):
-                pending.append(block)
-                self.statistics.add(block.statistics)
-                advance(len(block.facts))
-                waiting = sum(b.records.nbytes for b in pending)
-                if waiting >= APPEND_BYTES:
-                    uncommitted += _append_all(writer, pending)
-                if uncommitted >= COMMIT_BYTES:
-                    self._commit(writer)
-                    uncommitted = 0
-            _append_all(writer, pending)
+        watched = monitor.images(self.plan.images, "packing", image_bytes, writer.images_done)
+        try:
+            with watched as advance:
+                for block in ordered_map(work, starts, prepared.settings.max_threads):
+                    pending.append(block)
+                    self.statistics.add(block.statistics)
+                    advance(len(block.facts))
+                    waiting = sum(b.records.nbytes for b in pending)
+                    if waiting >= APPEND_BYTES:
+                        uncommitted += _append_all(writer, pending)
+                    if uncommitted >= COMMIT_BYTES:
+                        self._commit(writer)
+                        uncommitted = 0
+        except StoppedError:
+            self._keep(writer, pending)
+            raise
+        self._keep(writer, pending)
+
+    def _keep(self, writer: StoreWriter, pending: list[Block]) -> None:
+        """Append what is pending and commit."""
+        _append_all(writer, pending)
         self._commit(writer)
 
     def _commit(self, writer: StoreWriter) -> None:
@@ -246,7 +262,11 @@ class _Packing:
 
 
 def open_or_pack(
-    table: ParticleTable, out: Path, settings: PackSettings, command: str = ""
+    table: ParticleTable,
+    out: Path,
+    settings: PackSettings,
+    command: str = "",
+    monitor: PackMonitor | None = None,
 ) -> ParticleStore:
     """Return a store of the table's images, reusing the one at `out` when nothing changed.
 
@@ -259,7 +279,7 @@ def open_or_pack(
         if store.manifest.fingerprint == image_fingerprint(table, settings):
             return store.with_rows(table.rows)
         settings = msgspec.structs.replace(settings, overwrite=True)
-    return pack(table, out, settings, command=command)
+    return pack(table, out, settings, command=command, monitor=monitor)
 
 
 def _append_all(writer: StoreWriter, pending: list[Block]) -> int:

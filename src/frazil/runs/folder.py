@@ -83,6 +83,12 @@ class Run:
         return cls(path, read_config(config_path))
 
     @property
+    def is_lazy(self) -> bool:
+        """Whether "store" in config.json is a particle file, which was trained without packing."""
+        settings = self.config.get("settings", {})
+        return bool(settings.get("data", {}).get("lazy", False))
+
+    @property
     def checkpoint_path(self) -> Path:
         """The latest whole state, from which training goes on."""
         return self.path / "checkpoint.safetensors"

@@ -109,16 +109,30 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         ------
         InputError : the box is odd or larger than the store's.
         """
-        check_box(box_px, self.box_px, "the store")
-        radius = box_px // 2
-        counts = shell_counts(self.box_px)[:radius]
-        power = np.asarray(self.shells.rms[:radius]) ** 2
-        return float(np.sqrt((power * counts).sum() / counts.sum()))
+        return disc_rms(np.asarray(self.shells.rms), self.box_px, box_px)
 
     def band_count(self, box_px: int) -> int:
         """Return how many of the leading bands hold the disc of a box of side box_px."""
-        needed = [i for i, band in enumerate(self.bands) if band.radius_px >= box_px // 2]
-        return needed[0] + 1
+        return bands_for_box(self.bands, box_px)
+
+
+def disc_rms(shell_rms: np.ndarray, stored_px: int, box_px: int) -> float:
+    """Return the RMS of |F| over the disc of a box, from that of each shell of the stored box.
+
+    Raises
+    ------
+    InputError : the box is odd or larger than the stored one.
+    """
+    check_box(box_px, stored_px, "the store")
+    radius = box_px // 2
+    counts = shell_counts(stored_px)[:radius]
+    return float(np.sqrt((shell_rms[:radius] ** 2 * counts).sum() / counts.sum()))
+
+
+def bands_for_box(bands: list[BandRecord], box_px: int) -> int:
+    """Return how many of the leading bands hold the disc of a box of side box_px."""
+    needed = [i for i, band in enumerate(bands) if band.radius_px >= box_px // 2]
+    return needed[0] + 1
 
 
 def shell_counts(box_px: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

@@ -8,6 +8,7 @@ import os
 import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -129,6 +130,11 @@ class ParticleStore:
         return self.manifest.box_px
 
     @property
+    def source_box_px(self) -> int:
+        """Box of the images before packing, px."""
+        return self.manifest.processing.source_box_px
+
+    @property
     def pixel_size_ang(self) -> float | None:
         """Pixel size of the packed box, Angstrom; None when unknown."""
         return self.manifest.pixel_size_ang
@@ -147,6 +153,29 @@ class ParticleStore:
     def rms(self, box_px: int | None = None) -> float:
         """Return the exact RMS of |F| over the disc of a box (default: the store's)."""
         return self.manifest.rms(box_px or self.box_px)
+
+    @cached_property
+    def _gain(self) -> Tensor:
+        # A copy in one piece: rows are looked up batch by batch.
+        return torch.from_numpy(np.array(self.rows["image_gain"]))
+
+    def gains(self, rows: Tensor) -> Tensor:
+        """Return (n,) float32 image gains of rows (n,)."""
+        return self._gain[rows]
+
+    def image_bytes(self, box_px: int) -> int:
+        """Return the bytes of an image in the bands that a box needs."""
+        bands = self.manifest.bands[: self.manifest.band_count(box_px)]
+        return 2 * bands[-1].stop * np.dtype(NUMPY_TYPES[self.manifest.precision]).itemsize
+
+    def files(self, box_px: int) -> Iterator[Path]:
+        """Yield the shards' files that are read at a box, in their order."""
+        return shard_files(self.path, self.manifest, box_px)
+
+    def identity(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return arrays that differ when the images of these rows do."""
+        places = self.rows[rows]
+        return [*(places[name] for name in ("image_gain", "shard", "slot")), self.checksums]
 
     def band_tensors(self, count: int, bands: int) -> list[Tensor]:
         """Return empty code buffers (count, 2 P_b), one per leading band."""
@@ -301,6 +330,13 @@ def drop_pages(descriptor: int, start: int, stop: int) -> None:
         start -= start % PAGE_BYTES
         stop += -stop % PAGE_BYTES
         os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
+
+
+def shard_files(folder: Path, manifest: Manifest, box_px: int) -> Iterator[Path]:
+    """Yield the shards' files in a store's folder that are read at a box, in their order."""
+    bands = range(manifest.band_count(box_px))
+    for shard in range(len(manifest.shard_rows)):
+        yield from (shard_path(folder, shard, band) for band in bands)
 
 
 def disc_columns(larger: HalfDisc, smaller: HalfDisc) -> Tensor:

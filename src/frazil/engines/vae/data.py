@@ -12,21 +12,72 @@ import xxhash
 
 from frazil.engines import particles
 from frazil.engines.particles import Say
+from frazil.engines.vae.meanwhile import PackingMeanwhile
 from frazil.engines.vae.settings import VaeSettings
 from frazil.errors import InputError
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
+from frazil.preprocess.lazy import LazyStore
 from frazil.preprocess.settings import PackSettings
 from frazil.store.budget import allowed_bytes
-from frazil.store.reader import ParticleStore
+from frazil.store.records import ParticleRecords
 
 
-def open_store(settings: VaeSettings, outdir: Path, say: Say) -> ParticleStore:
-    """Return a store of the input's particles; see `engines.particles.open_store`."""
-    return particles.open_store(settings.data, outdir, _pack_settings(settings), say)
+def settle(settings: VaeSettings, say: Say) -> VaeSettings:
+    """Return the settings without --lazy and --while-packing where the input is a store.
+
+    Raises
+    ------
+    InputError : both are given.
+    """
+    data = settings.data
+    if data.lazy and data.while_packing:
+        raise InputError("--lazy packs nothing, --while-packing does; give one of them")
+    if not (data.lazy or data.while_packing) or not particles.is_packed(data):
+        return settings
+    flag = "--lazy" if data.lazy else "--while-packing"
+    say(f"{flag}: no effect, {data.particles} is packed already and is streamed anyhow")
+    data = msgspec.structs.replace(data, lazy=False, while_packing=False)
+    return msgspec.structs.replace(settings, data=data)
 
 
-def make_loader(store: ParticleStore, settings: VaeSettings, say: Say) -> ParticleLoader:
+def open_store(settings: VaeSettings, outdir: Path, say: Say) -> ParticleRecords:
+    """Return the input's particles: a store, or their source under --lazy and --while-packing.
+
+    Raises
+    ------
+    InputError, MissingFileError, CorruptDataError : see `engines.particles.open_store`.
+    """
+    data, packing = settings.data, _pack_settings(settings)
+    if not (data.lazy or data.while_packing):
+        hint = "; --while-packing trains the first epoch meanwhile"
+        return particles.open_store(data, outdir, packing, say, hint)
+    table = particles.read_table(data, say)
+    source = LazyStore.of(table, packing, particles.selected_rows(data, len(table)))
+    how = "nothing is packed" if data.lazy else "the first epoch is trained while it is packed"
+    say(
+        f"{data.particles}: is read as it is, {how}; the unit of intensity is that of "
+        f"{source.sampled} of {len(source.prepared)} images"
+    )
+    return source
+
+
+def packing_meanwhile(
+    store: ParticleRecords, settings: VaeSettings, outdir: Path, command: str
+) -> PackingMeanwhile | None:
+    """Return the packing that goes on during the first epoch, not begun yet; None without one."""
+    if not settings.data.while_packing or not isinstance(store, LazyStore):
+        return None
+    return PackingMeanwhile(store, particles.store_path(settings.data, outdir), command)
+
+
+def make_loader(
+    store: ParticleRecords, settings: VaeSettings, say: Say, norm_scale: float | None = None
+) -> ParticleLoader:
     """Return the loader of the rows to train; says what was left out and what is unknown.
+
+    Parameters
+    ----------
+    norm_scale : in place of the store's own; --norm goes before it.
 
     Raises
     ------
@@ -45,9 +96,9 @@ def make_loader(store: ParticleStore, settings: VaeSettings, say: Say) -> Partic
             window_rows=data.shuffler_size or LoaderSettings().window_rows,
             memory_bytes=allowed_bytes(data.memory),
         ),
-        rows=particles.selected_rows(data, store),
+        rows=particles.selected_rows(data, store.count),
         box_px=data.box_px,
-        norm_scale=None if data.norm is None else data.norm[1],
+        norm_scale=norm_scale if data.norm is None else data.norm[1],
         tier=particles.open_tier(data, store, say),
     )
     if loader.excluded:
@@ -64,11 +115,10 @@ def data_digest(loader: ParticleLoader) -> str:
     columns = loader.columns
     rows = columns.rows.numpy()
     digest = xxhash.xxh3_64()
-    parts = [rows, columns.rotations.numpy(), columns.shifts_px.numpy(), columns.gain.numpy()]
+    parts = [rows, columns.rotations.numpy(), columns.shifts_px.numpy()]
     if columns.ctf_parameters is not None:
         parts.append(columns.ctf_parameters.numpy())
-    places = loader.store.rows[rows]
-    parts += [places["shard"], places["slot"], loader.store.checksums]
+    parts += loader.store.identity(rows)
     for part in (*parts, np.float64(loader.norm_scale)):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -29,10 +30,17 @@ def train(training: Training) -> None:
     ------
     KeyboardInterrupt : SIGINT or SIGTERM came; a checkpoint was written first.
     InputError : a loss is not finite.
+    FrazilError, OSError : packing meanwhile failed; a checkpoint was written first.
     """
     settings = training.settings.training
-    with Journal(training.run.journal_path, training.journal_bytes) as journal, _Stop() as stop:
+    with (
+        Journal(training.run.journal_path, training.journal_bytes) as journal,
+        _Stop() as stop,
+        training.packing or nullcontext(),
+    ):
         while training.epoch <= settings.epochs:
+            if training.epoch > 1:
+                training.read_packed(lambda: stop.requested)
             seconds = _train_epoch(training, journal, stop)
             _close_epoch(training, journal, seconds, stop)
         if stop.requested:
@@ -42,7 +50,7 @@ def train(training: Training) -> None:
 def _train_epoch(training: Training, journal: Journal, stop: "_Stop") -> float:
     """Train what is left of the epoch; return the seconds that the epoch took in all."""
     settings, record, beta = training.settings.training, training.record, training.settings.beta
-    clock = _Clock(training.seconds, record.images)
+    clock, packing = _Clock(training.seconds, record.images), training.packing
     with _bar(training) as bar:
         for batch in training.loader.epoch(training.epoch):
             result = training_step(
@@ -59,10 +67,13 @@ def _train_epoch(training: Training, journal: Journal, stop: "_Stop") -> float:
             bar.update(len(batch.rows))
             if record.images // settings.log_interval > before // settings.log_interval:
                 _log(training, journal, clock)
-            if stop.requested or clock.checkpoint_due():
+            failed = packing is not None and packing.failed
+            if stop.requested or failed or clock.checkpoint_due():
                 training.save(journal, clock.seconds)
             if stop.requested:
                 raise KeyboardInterrupt
+            if packing is not None and failed:
+                packing.check()
     return clock.seconds
 
 
@@ -90,6 +101,7 @@ def _close_epoch(training: Training, journal: Journal, seconds: float, stop: "_S
     last = epoch == settings.epochs
     if last:
         training.save(journal, seconds)  # the steps are safe while all images are read once more
+        training.read_packed(lambda: stop.requested)
         _evaluate_latents(training, stop)
     if last or epoch % settings.checkpoint == 0:
         write_weights(training.run, epoch, training.model)

@@ -151,12 +151,18 @@ class DataSettings(InputSettings, frozen=True, kw_only=True):
     max_threads: Annotated[
         int | None, option("--max-threads", metavar="N", help="threads used for packing", ge=1)
     ] = None
+    lazy: Annotated[
+        bool, option("--lazy", help="train from the particle files themselves, pack nothing")
+    ] = False
+    while_packing: Annotated[
+        bool,
+        option("--while-packing", help="pack while the first epoch is trained from the files"),
+    ] = False
 
 
 class FormerSettings(Settings, frozen=True, kw_only=True):
     """Flags of cryoDRGN that change nothing here; each says so when it is given."""
 
-    lazy: Annotated[bool, option("--lazy", help="no effect")] = False
     preprocessed: Annotated[bool, option("--preprocessed", help="no effect")] = False
     num_workers: Annotated[int | None, option("--num-workers", metavar="N", help="no effect")] = (
         None
@@ -170,7 +176,6 @@ class FormerSettings(Settings, frozen=True, kw_only=True):
 
 
 _REMARKS = {
-    "lazy": "--lazy has no effect: particles are packed once and then always streamed",
     "preprocessed": "--preprocessed has no effect: Fourier stacks are recognised by their name",
     "num_workers": "--num-workers has no effect: one thread reads ahead",
     "multigpu": "--multigpu has no effect: one device is used",
@@ -227,8 +232,11 @@ def differing_names(now: VaeSettings, before: dict[str, Any]) -> list[str]:
     """
     found = []
     for part, fields in now.to_json().items():
+        # A setting that an older version did not have was what its default is.
+        defaults = {f.name: f.default for f in msgspec.structs.fields(getattr(now, part))}
         earlier = before.get(part, {})
         for name, value in fields.items():
-            if name not in _FREE[part] and earlier.get(name) != value:
-                found.append(f"{name} (was {earlier.get(name)}, is {value})")
+            was = earlier.get(name, defaults[name])
+            if name not in _FREE[part] and was != value:
+                found.append(f"{name} (was {was}, is {value})")
     return found

@@ -12,6 +12,7 @@ import msgspec
 from frazil import __version__
 from frazil.engines.vae.data import data_digest
 from frazil.engines.vae.device import choose_device
+from frazil.engines.vae.meanwhile import PackingMeanwhile
 from frazil.engines.vae.settings import VaeSettings, differing_names
 from frazil.engines.vae.state import Training
 from frazil.errors import InputError, MissingFileError, OutputExistsError
@@ -41,9 +42,18 @@ def check_request(outdir: Path, settings: VaeSettings, overwrite: bool) -> None:
 
 
 def begin_or_resume(
-    outdir: Path, settings: VaeSettings, loader: ParticleLoader, command: str, overwrite: bool
+    outdir: Path,
+    settings: VaeSettings,
+    loader: ParticleLoader,
+    command: str,
+    overwrite: bool,
+    packing: PackingMeanwhile | None = None,
 ) -> Training:
     """Return a training in `outdir`: new, or where the run in it was stopped.
+
+    Parameters
+    ----------
+    packing : goes on during the first epoch, whose particles `loader` then reads from the source.
 
     Raises
     ------
@@ -51,12 +61,16 @@ def begin_or_resume(
     InputError : --load names weights that do not fit, or "latest" where nothing is.
     """
     config = _config(settings, loader, command)
+    if packing is not None:
+        config["store"] = str(packing.target.resolve())
     if is_run(outdir) and not overwrite:
-        return _resume(Run.open(outdir), config, settings, loader)
+        training = _resume(Run.open(outdir), config, settings, loader)
+        training.packing = packing
+        return training
     if settings.training.load == "latest":
         raise InputError(f"{outdir}: holds no run to go on with; leave --load latest out")
     # Whatever can fail comes before the folder is touched: --load may name a file in it.
-    training = Training.begin(Run(outdir, config), loader, settings)
+    training = Training.begin(Run(outdir, config), loader, settings, packing)
     if settings.training.load is not None:
         _load_weights(training, Path(settings.training.load))
     Run.create(outdir, config, overwrite).write_rows(loader.columns.rows.numpy())

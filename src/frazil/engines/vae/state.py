@@ -4,13 +4,16 @@ Owns: what a state is made of, so that stop and restart gives what an uninterrup
 Does not own: the file (`frazil.runs.checkpoint`) and the loop.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from frazil.engines.vae.data import make_loader
 from frazil.engines.vae.device import choose_device, has_native_bfloat16
+from frazil.engines.vae.meanwhile import PackingMeanwhile
 from frazil.engines.vae.record import EpochRecord
 from frazil.engines.vae.settings import VaeSettings
 from frazil.loader.prefetch import ParticleLoader
@@ -35,6 +38,7 @@ class Training:
     epoch : the epoch under way, from 1; `batch` : batches of it that were trained.
     seconds : time spent in this epoch before the last restart.
     journal_bytes : length of the journal at the checkpoint that this goes on from.
+    packing : what goes on during the first epoch, until `read_packed` takes its store.
     """
 
     run: Run
@@ -50,9 +54,16 @@ class Training:
     batch: int = 0
     seconds: float = 0.0
     journal_bytes: int = 0
+    packing: PackingMeanwhile | None = None
 
     @classmethod
-    def begin(cls, run: Run, loader: ParticleLoader, settings: VaeSettings) -> "Training":
+    def begin(
+        cls,
+        run: Run,
+        loader: ParticleLoader,
+        settings: VaeSettings,
+        packing: PackingMeanwhile | None = None,
+    ) -> "Training":
         """Return a training that has not made a step; weights and noise come from the seed."""
         training = settings.training
         device = choose_device(training.device)
@@ -71,6 +82,7 @@ class Training:
             record=EpochRecord(loader.columns.rows.numpy(), settings.model.zdim),
             device=device,
             bfloat16=training.amp and has_native_bfloat16(device),
+            packing=packing,
         )
 
     def describe(self, networks: bool = False) -> list[str]:
@@ -129,6 +141,22 @@ class Training:
         self.record.restore(tensors["latents"], facts["sums"])
         self.epoch, self.batch = facts["epoch"], facts["batch"]
         self.seconds, self.journal_bytes = facts["seconds"], facts["journal_bytes"]
+        self.loader.load_state_dict({"epoch": self.epoch, "batch": self.batch})
+
+    def read_packed(self, stopped: Callable[[], bool]) -> None:
+        """Take batches from the store that was packed during the first epoch, from now on.
+
+        Raises
+        ------
+        KeyboardInterrupt : `stopped` while packing had not ended.
+        FrazilError, OSError : packing failed.
+        """
+        if self.packing is None or self.loader.store.path == self.packing.target:
+            return
+        store = self.packing.store(stopped)
+        self.loader.forget()
+        # What was said of the source is true of its store.
+        self.loader = make_loader(store, self.settings, lambda line: None, self.loader.norm_scale)
         self.loader.load_state_dict({"epoch": self.epoch, "batch": self.batch})
 
     def begin_next_epoch(self) -> None:
