@@ -33,3 +33,7 @@ class StoppedError(FrazilError, InterruptedError):
 
 class BudgetError(FrazilError, MemoryError):
     """What was asked for cannot fit into the memory or disk at hand."""
+
+
+class WorkerLostError(FrazilError, RuntimeError):
+    """A process of a cluster ended, or could not be reached, and nobody could do its part."""

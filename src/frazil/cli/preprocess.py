@@ -5,6 +5,7 @@ interrupted run goes on when the same command is given again.
 
   frazil preprocess particles.cs -D 128 -o particles.frz
   frazil preprocess particles.star --datadir DIR -D 128 -o data/128/particles.mrcs
+  frazil preprocess particles.star -D 128 -o particles.frz --dask tcp://node1:8786
 """
 
 import argparse
@@ -27,10 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunk", type=int, default=100_000, help="images per .ft.mrcs (default: 100000)"
     )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="pack by the workers of this Dask scheduler (tcp://HOST:PORT), who share the disk of "
+        "-o; 'local' starts --max-threads of them here",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the store or the stacks."""
+    from frazil.preprocess.cluster import connected
     from frazil.preprocess.fourier_stacks import write_fourier_stacks
     from frazil.preprocess.pipeline import pack
     from frazil.preprocess.plan import check_plan, plan_packing, settings_within
@@ -43,17 +51,21 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--chunk {args.chunk}: must be at least 1")
     if args.b is not None:
         print("-b no longer changes anything: batches are sized by memory")
+    if args.dask and out.suffix != ".frz":
+        raise InputError(f"--dask {args.dask}: packs a store; give -o X.frz")
     table, dropped = read_input(read_settings(args, InputSettings))
     for line in describe_input(table, settings, dropped):
         print(line, flush=True)
-    plan = plan_packing(table, out, settings, fourier=out.suffix != ".frz")
+    plan = plan_packing(table, out, settings, out.suffix != ".frz", in_parts=bool(args.dask))
     for line in describe_plan(plan):
         print(line, flush=True)
     check_plan(plan)
     settings = settings_within(plan, settings)
     if out.suffix == ".frz":
         out.parent.mkdir(parents=True, exist_ok=True)
-        store = pack(table, out, settings, dropped, shlex.join(sys.argv))
+        with connected(args.dask, settings.max_threads) as workers:
+            command = shlex.join(sys.argv)
+            store = pack(table, out, settings, dropped, command, workers=workers)
         print("\n".join(describe_store(store)))
     else:
         print(f"wrote {write_fourier_stacks(table, out, settings, args.chunk)}")

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 
 from frazil import __version__
-from frazil.errors import CorruptDataError, InputError, StoppedError
+from frazil.errors import CorruptDataError, InputError, OutputExistsError, StoppedError
 from frazil.geometry.packing import TILE_PX
 from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE, ParticleTable
 from frazil.preprocess.audit import audited_rows, read_back
 from frazil.preprocess.blocks import Block
+from frazil.preprocess.cluster import DaskWorkers
 from frazil.preprocess.inputs import image_fingerprint, source_file, used_sources
 from frazil.preprocess.monitor import BarMonitor, PackMonitor
 from frazil.preprocess.parallel import one_torch_thread, ordered_map
-from frazil.preprocess.prepared import PreparedImages
+from frazil.preprocess.prepared import CodeScale, PreparedImages
 from frazil.preprocess.settings import WINDOW_OUTER, PackSettings
 from frazil.preprocess.statistics import ShellStatistics
 from frazil.store.manifest import (
@@ -51,6 +52,7 @@ def pack(
     dropped: dict[str, int] | None = None,
     command: str = "",
     monitor: PackMonitor | None = None,
+    workers: DaskWorkers | None = None,
 ) -> ParticleStore:
     """Pack the particles of a table into a store and return it, opened.
 
@@ -61,6 +63,7 @@ def pack(
     dropped : reason -> number of rows of the input that are not in the table.
     command : how the store was asked for, for its provenance.
     monitor : who watches, and may stop it; default, bars on stderr.
+    workers : who encodes and seals; default, threads of this process. The store is the same.
 
     Raises
     ------
@@ -75,8 +78,7 @@ def pack(
     monitor = monitor or BarMonitor()
     packing = _Packing(prepared)
     with StoreWriter(out, packing.plan, settings.overwrite) as writer, one_torch_thread():
-        packing.run(writer, monitor)
-        facts, statistics = writer.facts(), packing.statistics
+        facts = packing.run(writer, monitor, workers)
         bad = np.flatnonzero(facts["flags"] & FLAG_NONFINITE)
         rows = packing.final_rows(writer, facts)
         if bad.size and settings.strict:
@@ -89,7 +91,7 @@ def pack(
         notes: list[str] = []
 
         def manifest(checksums: dict[str, str]) -> Manifest:
-            made = packing.manifest(statistics, rows, checksums, dropped or {}, command)
+            made = packing.manifest(rows, checksums, dropped or {}, command)
             # All but the manifest is on disk, and nothing has its final name yet.
             notes.append(packing.audit(ParticleStore.of(writer.folder, made)))
             return made
@@ -97,7 +99,11 @@ def pack(
         disc = prepared.transform.disc
         frequencies = torch.stack([disc.kx, disc.ky], 1)
         arrays = {"particles": rows, "frequencies": frequencies.numpy().astype(np.int16)}
-        writer.finish(arrays, manifest, lambda shards: monitor.items(shards, "sealing", "shard"))
+        if workers is None:
+            sums = writer.seal(lambda shards: monitor.items(shards, "sealing", "shard"))
+        else:
+            sums = workers.seal(writer, monitor)
+        writer.finish(arrays, sums, manifest)
     return replace(ParticleStore.open(out), notes=tuple(notes))
 
 
@@ -124,17 +130,33 @@ class _Packing:
             fingerprint=image_fingerprint(prepared.table, settings),
         )
 
-    def run(self, writer: StoreWriter, monitor: PackMonitor) -> None:
-        """Read, transform and append all images that the writer does not have yet."""
-        prepared = self.prepared
+    def run(
+        self, writer: StoreWriter, monitor: PackMonitor, workers: DaskWorkers | None
+    ) -> np.ndarray:
+        """Encode all images that the writer does not have yet; return the facts of all."""
+        prepared, in_parts = self.prepared, workers is not None
         if writer.state is None:
             known = monitor.reference
             reference = prepared.reference() if known is None else known
-            writer.commit({"reference": reference.tolist()})
+            writer.commit({"reference": reference.tolist(), "parts": in_parts})
+        elif writer.state.get("parts", False) != in_parts:
+            flag = "without --dask" if in_parts else "with --dask"
+            raise OutputExistsError(
+                f"{writer.folder}: was begun {flag}; go on in the same way, or give --overwrite"
+            )
         scale = prepared.scale(np.asarray(writer.state["reference"]))
+        self.steps = scale.steps
+        if workers is not None:
+            facts, self.statistics = workers.encode(writer, prepared, scale, monitor)
+            return facts
+        self._append_images(writer, scale, monitor)
+        return writer.facts()
+
+    def _append_images(self, writer: StoreWriter, scale: CodeScale, monitor: PackMonitor) -> None:
+        """Read, transform and append images by threads of this process."""
+        prepared = self.prepared
         if "statistics" in writer.state:
             self.statistics = ShellStatistics.from_json(writer.state["statistics"])
-        self.steps = scale.steps
         task = prepared.task_images
         starts = range(writer.images_done, self.plan.images, task)
 
@@ -200,14 +222,13 @@ class _Packing:
 
     def manifest(
         self,
-        statistics: ShellStatistics,
         rows: np.ndarray,
         checksums: dict[str, str],
         dropped: dict[str, int],
         command: str,
     ) -> Manifest:
         """Return the manifest of the finished store."""
-        prepared, plan = self.prepared, self.plan
+        prepared, plan, statistics = self.prepared, self.plan, self.statistics
         settings, table, counts = prepared.settings, prepared.table, prepared.counts
         source_box_px, pixel_size_ang = prepared.images.box_px, prepared.pixel_size_ang
         done_before = prepared.images.domain == "hartley"

@@ -4,7 +4,7 @@ Owns: bytes to read, to write and to hold in memory, and the threads that --memo
 own: the sizes of a store (`frazil.store.sizes`), rates (`measure`), the wording (`report`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -61,8 +61,7 @@ class PackPlan:
     def at(self, precision: Precision, box_px: int | None = None) -> StoreSize:
         """Return the size of the store at another precision or box."""
         size = self.size
-        box_px = box_px or size.box_px
-        return StoreSize(size.particles, size.images, box_px, precision, size.optics_groups)
+        return replace(size, box_px=box_px or size.box_px, precision=precision)
 
     @property
     def output_bytes(self) -> int:
@@ -94,8 +93,11 @@ class PackPlan:
 
         Tasks, records that wait to be appended, and the larger of appending them and of sealing a
         shard. Freed memory does not go back to the system at once, so the parts add up; on sets
-        of 64 to 5760 images of 256 px this was 1.0 to 2.0 times what was measured.
+        of 64 to 5760 images of 256 px this was 1.0 to 2.0 times what was measured. Of processes
+        that write parts, each holds a part as blocks, joined, and sorted.
         """
+        if self.size.in_parts:
+            return threads * (self.task_bytes + LIBRARY_BYTES + 3 * self.size.shard_bytes)
         tasks = (threads + 1) * self.task_bytes + LIBRARY_BYTES
         if self.fourier:
             return tasks
@@ -112,7 +114,11 @@ class PackPlan:
 
 
 def plan_packing(
-    table: ParticleTable, out: Path, settings: PackSettings, fourier: bool = False
+    table: ParticleTable,
+    out: Path,
+    settings: PackSettings,
+    fourier: bool = False,
+    in_parts: bool = False,
 ) -> PackPlan:
     """Return the plan of packing a table; reads the headers of its stacks only.
 
@@ -120,6 +126,7 @@ def plan_packing(
     ----------
     out : NAME.frz, or the stack of the Fourier images; the disk that it is on counts.
     fourier : cryoDRGN's stacks are written instead of a store.
+    in_parts : by several processes (--dask).
 
     Raises
     ------
@@ -133,7 +140,7 @@ def plan_packing(
         distinct = np.arange(len(table)) if fourier else DistinctImages.of(table).rows
         groups = max(1, len(table.optics_groups))
         return PackPlan(
-            StoreSize(len(table), len(distinct), box_px, settings.precision, groups),
+            StoreSize(len(table), len(distinct), box_px, settings.precision, groups, in_parts),
             images.box_px,
             images.side_px,
             images.domain,

@@ -54,10 +54,13 @@ def describe_plan(plan: PackPlan) -> Iterator[str]:
         f"{kept}); {size_text(plan.free_bytes)} free at {plan.out.parent}"
     )
     fewer = "" if plan.threads == plan.max_threads else f" of {plan.max_threads}, for the memory"
+    if size.in_parts:
+        each, what = plan.buffer_bytes(1), "each worker process takes"
+    else:
+        each, what = plan.buffer_bytes(plan.threads), f"{plan.threads} threads{fewer};"
     yield (
-        f"plan: {plan.threads} threads{fewer}; at most "
-        f"{size_text(plan.buffer_bytes(plan.threads))} of buffers, "
-        f"{size_text(plan.memory_bytes)} allowed ({plan.memory_why})"
+        f"plan: {what} at most {size_text(each)} of buffers, "
+        f"{size_text(plan.memory_bytes)} allowed here ({plan.memory_why})"
     )
 
 

@@ -27,13 +27,17 @@ def record_bytes(box_px: int, precision: Precision) -> int:
 
 @dataclass(frozen=True)
 class StoreSize:
-    """A store of `images` distinct images and `particles` rows, at a box and a precision."""
+    """A store of `images` distinct images and `particles` rows, at a box and a precision.
+
+    `in_parts` says that several processes write it (`frazil.store.parts`).
+    """
 
     particles: int
     images: int
     box_px: int
     precision: Precision
     optics_groups: int = 1
+    in_parts: bool = False
 
     @property
     def record_bytes(self) -> int:
@@ -68,8 +72,14 @@ class StoreSize:
 
     @property
     def packing_disk_bytes(self) -> int:
-        """Bytes on disk while it is packed: beside the store, the bucket that is being sealed."""
-        return self.disk_bytes + self.shard_bytes + self.images * FACTS_DTYPE.itemsize
+        """Bytes on disk while it is packed.
+
+        Beside the store, the bucket that is being sealed; or all parts, and the input's rows.
+        """
+        twice = self.shard_bytes
+        if self.in_parts:
+            twice = self.images * self.record_bytes + self.particles * PARTICLE_DTYPE.itemsize
+        return self.disk_bytes + twice + self.images * FACTS_DTYPE.itemsize
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ SHARD_BYTES = 64 << 20
 BLOCK_ROWS = 64
 _READ_BYTES = 1 << 20
 _JOURNAL = "journal.json"
+# Where several processes write (`parts`); a lone one appends to buckets.
+PARTS_FOLDER = "parts"
 # What is found out about an image while it is packed.
 FACTS_DTYPE = np.dtype([("gain", "<f4"), ("flags", "<u4")])
 
@@ -116,6 +118,29 @@ def file_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
+def write_shard(folder: Path, plan: StorePlan, shard: int, rows: np.ndarray) -> np.ndarray:
+    """Write the bands of a shard's records (rows, values); return checksums (blocks, bands)."""
+    (folder / "shards").mkdir(exist_ok=True)
+    sums = []
+    for number, band in enumerate(plan.bands):
+        part = np.ascontiguousarray(rows[:, 2 * band.start : 2 * band.stop])
+        write_npy_atomic(shard_path(folder, shard, number), part)
+        sums.append(block_checksums(part, plan.block_rows))
+    return np.stack(sums, axis=1)
+
+
+def is_sealed(folder: Path, plan: StorePlan, shard: int) -> bool:
+    """Return whether a shard was written whole; its last band is written last."""
+    return shard_path(folder, shard, len(plan.bands) - 1).exists()
+
+
+def sealed_checksums(folder: Path, plan: StorePlan, shard: int) -> np.ndarray:
+    """Return the checksums (blocks, bands) of a shard that was written already."""
+    paths = [shard_path(folder, shard, band) for band in range(len(plan.bands))]
+    sums = [block_checksums(np.load(path, allow_pickle=False), plan.block_rows) for path in paths]
+    return np.stack(sums, axis=1)
+
+
 class StoreWriter:
     """One store being written. Use as a context manager; only `finish` makes it a store."""
 
@@ -130,6 +155,7 @@ class StoreWriter:
         """
         self.out, self.plan, self.overwrite = out, plan, overwrite
         self.folder = partial_path(out)
+        _finish_cleaning(out)
         if (out.exists() or out.is_symlink()) and not overwrite:
             raise OutputExistsError(f"{out}: exists already; give --overwrite to replace it")
         if overwrite and out.exists() and not (out / MANIFEST_NAME).is_file():
@@ -190,24 +216,31 @@ class StoreWriter:
         self.state = state
         self._write_journal()
 
-    def finish(
-        self,
-        arrays: dict[str, np.ndarray],
-        make_manifest: Callable[[dict[str, str]], Manifest],
-        progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-    ) -> Path:
-        """Seal all shards, write arrays and manifest, and rename the folder to its final name.
+    def seal(self, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> list[np.ndarray]:
+        """Make the shards of what was appended; return the checksums (blocks, bands) of each.
 
         Parameters
         ----------
-        arrays : NAME.npy files to write beside the shards (particles, frequencies).
-        make_manifest : gets the checksums of those files, returns the manifest.
         progress : wraps the shard numbers.
         """
         if self.images_done != self.plan.images:
             raise ValueError(f"{self.images_done} of {self.plan.images} images were appended")
-        (self.folder / "shards").mkdir(exist_ok=True)
-        sums = [self._seal(shard) for shard in progress(range(len(self.plan.shard_rows)))]
+        return [self._seal(shard) for shard in progress(range(len(self.plan.shard_rows)))]
+
+    def finish(
+        self,
+        arrays: dict[str, np.ndarray],
+        sums: list[np.ndarray],
+        make_manifest: Callable[[dict[str, str]], Manifest],
+    ) -> Path:
+        """Write arrays and manifest beside the sealed shards; give the folder its final name.
+
+        Parameters
+        ----------
+        arrays : NAME.npy files to write beside the shards (particles, frequencies).
+        sums : checksums of the shards, as `seal` returns them.
+        make_manifest : gets the checksums of the arrays' files, returns the manifest.
+        """
         arrays = {**arrays, "checksums": np.concatenate(sums)}
         checksums = {}
         for name, array in arrays.items():
@@ -231,27 +264,16 @@ class StoreWriter:
         self.folder.rename(self.out)
         _fsync(self.out.parent)
         _remove(old)
-        for name in ("buckets", _JOURNAL, "lock"):
-            _remove(self.out / name)
+        _clean(self.out)
 
     def _seal(self, shard: int) -> np.ndarray:
-        """Write the bands of one shard from its bucket; return its checksums (blocks, bands)."""
-        bucket, plan = self._bucket(shard), self.plan
-        paths = [shard_path(self.folder, shard, band) for band in range(len(plan.bands))]
+        """Write one shard from its bucket; return its checksums (blocks, bands)."""
+        bucket = self._bucket(shard)
         if not bucket.exists():  # sealed before an interruption
-            sums = [
-                block_checksums(np.load(path, allow_pickle=False), plan.block_rows)
-                for path in paths
-            ]
-            return np.stack(sums, axis=1)
-        rows = self._rows_by_slot(shard)
-        sums = []
-        for path, band in zip(paths, plan.bands, strict=True):
-            part = np.ascontiguousarray(rows[:, 2 * band.start : 2 * band.stop])
-            write_npy_atomic(path, part)
-            sums.append(block_checksums(part, plan.block_rows))
+            return sealed_checksums(self.folder, self.plan, shard)
+        sums = write_shard(self.folder, self.plan, shard, self._rows_by_slot(shard))
         bucket.unlink()
-        return np.stack(sums, axis=1)
+        return sums
 
     def _rows_by_slot(self, shard: int) -> np.ndarray:
         """Return the records of a bucket, (rows, record_values), in the order of their slots."""
@@ -304,7 +326,7 @@ class StoreWriter:
                 f"{self.folder}: holds unfinished packing of other settings or sources; "
                 "remove it, or give --overwrite to start anew"
             )
-        for name in ("buckets", "shards"):
+        for name in ("buckets", PARTS_FOLDER, "shards"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         (self.folder / "buckets").mkdir()
         path.unlink()
@@ -316,7 +338,7 @@ class StoreWriter:
 
     def _remove_temporaries(self) -> None:
         """Remove what atomic writes left behind when they were killed."""
-        for folder in (self.folder, self.folder / "shards"):
+        for folder in (self.folder, self.folder / "shards", self.folder / PARTS_FOLDER):
             for path in folder.glob(".*"):
                 path.unlink()
 
@@ -327,8 +349,7 @@ class StoreWriter:
         counts = np.bincount(self.shard[: self.images_done], minlength=shards)
         for shard, count in enumerate(counts.tolist()):
             bucket = self._bucket(shard)
-            last_band = shard_path(self.folder, shard, len(self.plan.bands) - 1)
-            if bucket.exists() or not last_band.exists():
+            if bucket.exists() or not is_sealed(self.folder, self.plan, shard):
                 self._truncate(bucket, count * self.plan.record_bytes)
 
     def _truncate(self, path: Path, size_bytes: int) -> None:
@@ -340,6 +361,25 @@ class StoreWriter:
             )
         if found > size_bytes:
             os.truncate(path, size_bytes)
+
+
+def _clean(store: Path) -> None:
+    """Remove from a finished store what packing needed; the journal and the lock go last."""
+    for name in ("buckets", PARTS_FOLDER, _JOURNAL, "lock"):
+        _remove(store / name)
+
+
+def _finish_cleaning(store: Path) -> None:
+    """Remove what a kill between the rename and the end of `_clean` left in a finished store."""
+    lock = store / "lock"
+    if not ((store / MANIFEST_NAME).is_file() and lock.is_file()):
+        return
+    with lock.open("rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # its writer is about to do so
+            return
+        _clean(store)
 
 
 def _append(path: Path, array: np.ndarray) -> None:
