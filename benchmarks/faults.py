@@ -329,7 +329,7 @@ def truncated_meanwhile(case: Case) -> Row:
         came = process.stopped_when(appended(folder))
         os.truncate(stack, stack.stat().st_size // 2)
         process.send(signal.SIGCONT)
-        problems = refused(process, stack.name) + ([] if came else ["came too late"])
+        problems = refused(process, stack.name, "again") + ([] if came else ["came too late"])
         left = left_in(folder)
     again, bad = packed_again(case, folder)
     return row("source stack cut to half, in mid-run", process, left, again, start, problems + bad)
@@ -349,7 +349,7 @@ def vanished_source(case: Case) -> Row:
             problems = [] if again.startswith("equal") else [again]
             left = left_in(folder)
         else:
-            problems = refused(process, stack.name)
+            problems = refused(process, stack.name, "put it back")
             left = left_in(folder)
     problems += [] if came else ["came too late"]
     if process.wait() != 0:
