@@ -180,7 +180,7 @@ def latent_figures(stores: Stores, truth: np.ndarray, args: argparse.Namespace) 
     """Train with every precision and seed; say how latents agree with the truth and each other."""
     runs: dict[tuple[Precision, int], Run] = {}
     for seed in range(args.seeds):
-        for precision in PRECISIONS:
+        for precision in args.trained:
             start = time.monotonic()
             run = trained(stores[precision], seed, args)
             runs[precision, seed] = run
@@ -198,7 +198,7 @@ def latent_figures(stores: Stores, truth: np.ndarray, args: argparse.Namespace) 
         ("seed to seed, float32", ("float32", a), ("float32", b))
         for a, b in combinations(range(args.seeds), 2)
     ]
-    for precision in COARSE:
+    for precision in (name for name in COARSE if name in args.trained):
         pairs += [
             (f"{precision} to float32, same seed", (precision, seed), ("float32", seed))
             for seed in range(args.seeds)
@@ -287,6 +287,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--box", type=int, default=64)
     parser.add_argument("--snr", type=float, default=0.1)
+    parser.add_argument("--swing", type=float, default=360.0, help="of the motion, degrees")
+    parser.add_argument("--trained", nargs="*", default=PRECISIONS, help="of these precisions")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--train-box", type=int, default=32, help="px; the inner bands are read")
     parser.add_argument("--width", type=int, default=128)
@@ -295,11 +297,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="0: no training")
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="stacks of real images")
     args = parser.parse_args()
-    args.period = 360.0
+    args.period = 360.0 if args.swing == 360 else None
     args.out.mkdir(parents=True, exist_ok=True)
     folder = args.out / f"set.{args.box}"
     settings = SimulateSettings(
-        num=args.images, box_px=args.box, snr=args.snr, shift_px=2.0, overwrite=True
+        num=args.images,
+        box_px=args.box,
+        snr=args.snr,
+        swing_deg=args.swing,
+        shift_px=2.0,
+        overwrite=True,
     )
     simulate_dataset(settings, folder)
     stores = stores_of(folder / "particles.star", args.out / f"stores.{args.box}")

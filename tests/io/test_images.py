@@ -136,6 +136,17 @@ def test_a_stack_cut_after_opening_is_reported(tmp_path: Path) -> None:
         source.read([0])
 
 
+def test_a_stack_that_vanishes_after_opening_is_named(tmp_path: Path) -> None:
+    paths = [stack(tmp_path / f"{name}.mrcs", 2) for name in "ab"]
+    source = open_images(table([(0, 0), (1, 1)], *paths))
+    assert source.read([1])[0, 0, 0] == 1
+    source.close()
+    paths[1].unlink()
+    assert source.read([0])[0, 0, 0] == 0
+    with pytest.raises(MissingFileError, match=r"b\.mrcs: is not there any more; put it back"):
+        source.read([1])
+
+
 def test_paths_are_tried_as_datadir_users_expect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,8 @@ from frazil.io.text import particles_from_mrc, particles_from_txt
 __all__ = ["Domain", "ImageSource", "open_images", "open_particles", "resolve_path"]
 
 Domain = Literal["real", "hartley"]
+# What to say of a stack that was there at the start.
+GONE = "is not there any more; put it back with its time of change (cp -p), and run the same again"
 _MAX_OPEN_FILES = 128
 _OPENING_THREADS = 8
 
@@ -301,7 +303,10 @@ class _OpenFiles:
             key = next((k for k in reversed(self._idle) if k[0] == path), None)
             descriptor = self._idle.pop(key) if key is not None else None
         if descriptor is None:
-            descriptor = open_file(path)
+            try:
+                descriptor = open_file(path)
+            except MissingFileError as error:
+                raise MissingFileError(f"{path}: {GONE}") from error
         try:
             yield descriptor
         finally:

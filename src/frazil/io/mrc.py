@@ -309,7 +309,8 @@ def _fill(descriptor: int, offset: int, array: NDArray[Any], path: Path) -> None
         count = os.preadv(descriptor, [view[done:]], offset + done)
         if count == 0:
             raise CorruptDataError(
-                f"{path}: the file became shorter while it was read (at byte {offset + done})"
+                f"{path}: the file became shorter while it was read (at byte {offset + done}); "
+                "copy it again and give the same command"
             )
         done += count
 

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import xxhash
 
-from frazil.errors import InputError
-from frazil.io.images import open_particles
+from frazil.errors import InputError, MissingFileError
+from frazil.io.images import GONE, open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.pickles import read_ctf, read_poses, read_selection
 from frazil.preprocess.settings import InputSettings, PackSettings
@@ -102,8 +102,16 @@ def one_pixel_size(table: ParticleTable) -> float | None:
 
 
 def source_file(path: str) -> SourceFile:
-    """Return a stack's path, size and time of change."""
-    status = Path(path).stat()
+    """Return a stack's path, size and time of change.
+
+    Raises
+    ------
+    MissingFileError : the stack is not there any more.
+    """
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: {GONE}") from error
     return SourceFile(path, status.st_size, status.st_mtime_ns)
 
 
