@@ -130,7 +130,11 @@ def main() -> None:
         print(json.dumps({"limit_mb": round(limit / 1e6), "store_mb": round(size / 1e6)}))
         forget_pages(files)
         disk = sequential_rate(files, READER_THREADS)
-        print(json.dumps({"what": "sequential read, page cache dropped", "mb_per_s": round(disk / 1e6)}))
+        print(
+            json.dumps(
+                {"what": "sequential read, page cache dropped", "mb_per_s": round(disk / 1e6)}
+            )
+        )
         with memory_cgroup(limit) as group:
             streamed = stream(group, store, memory, args)
             limited = {**streamed, **facts_of(group)}

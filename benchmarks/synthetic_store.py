@@ -66,8 +66,9 @@ def _write_shards(out: Path, manifest: Manifest) -> np.ndarray:
     """Write all shards; return their checksums (blocks, bands)."""
     generator = np.random.default_rng(0)
     values = 2 * manifest.bands[-1].stop
-    noise = generator.standard_normal((min(manifest.images, max(manifest.shard_rows)), values))
-    codes = np.clip(np.rint(noise * STEPS_PER_SIGMA), -127, 127).astype(np.int8)
+    noise = generator.standard_normal((max(manifest.shard_rows), values), np.float32)
+    noise *= STEPS_PER_SIGMA
+    codes = np.clip(np.rint(noise, out=noise), -127, 127, out=noise).astype(np.int8)
     del noise
     sums = []
     for shard, count in enumerate(manifest.shard_rows):
