@@ -4,7 +4,7 @@ Owns: the two window buffers, the reader threads, and the position inside an epo
 the order (`order`), what is kept in memory (`cache`) or what a batch is (`batches`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -238,19 +238,19 @@ class ParticleLoader:
     ) -> CodedBatch:
         """Return this rank's slice of one global batch."""
         mine = order.rank_slice(gathered, self.rank, self.world_size)
-        entries, codes, first = [], [], 0
+        codes = tuple(self.store.band_tensors(mine.stop - mine.start, self._bands))
+        entries, first, row = [], 0, 0
         for loaded, index in parts:
             cut = index[max(0, mine.start - first) : max(0, mine.stop - first)]
             entries.append(loaded.window.entries[cut])
-            codes.append(loaded.gather(cut))
-            first += len(index)
-        selection = torch.from_numpy(self.layout.order[np.concatenate(entries)])
-        joined = codes[0]
-        if len(codes) > 1:
-            joined = tuple(torch.cat(band) for band in zip(*codes, strict=True))
-        # Known by now even where images are made into records only as they are read.
-        scale = self.store.gains(self.columns.rows[selection]) / self.norm_scale
-        return self.columns.coded(selection, joined, scale)
+            loaded.gather(cut, [band[row : row + len(cut)] for band in codes])
+            first, row = first + len(index), row + len(cut)
+        # Threads that share such small tensors wait for each other longer than they work.
+        with one_torch_thread():
+            selection = torch.from_numpy(self.layout.order[np.concatenate(entries)])
+            # Known by now even where images are made into records only as they are read.
+            scale = self.store.gains(self.columns.rows[selection]) / self.norm_scale
+            return self.columns.coded(selection, codes, scale)
 
     def _selection(self, rows: np.ndarray | None) -> np.ndarray:
         """Return the rows to train: those asked for, without images that are not finite."""
@@ -305,17 +305,17 @@ class _LoadedWindow:
     reads: list["Future[None]"]
     skip: int
 
-    def gather(self, index: np.ndarray) -> tuple[Tensor, ...]:
-        """Return copies of the codes of some entries, (n, 2 P_b) per band."""
-        rows, found = self.buffer_row[index], []
-        for buffer in self.buffers:
-            part = torch.empty(len(rows), buffer.shape[1], dtype=buffer.dtype)
+    def gather(self, index: np.ndarray, out: Sequence[Tensor]) -> None:
+        """Copy the codes of some entries, (n, 2 P_b) per band."""
+        rows = self.buffer_row[index]
+        for buffer, part in zip(self.buffers, out, strict=True):
             # numpy: torch would share out such small copies to threads that wait for each other.
             np.take(buffer.numpy(), rows, axis=0, out=part.numpy(), mode="clip")
-            found.append(part)
-        return tuple(found)
 
     def detach(self, index: np.ndarray) -> "_LoadedWindow":
         """Return a copy of some entries that does not need the buffers any more."""
         picked = order.Window(self.window.chunks, self.window.entries[index])
-        return _LoadedWindow(picked, list(self.gather(index)), np.arange(len(index)), [], 0)
+        shapes = [(len(index), buffer.shape[1]) for buffer in self.buffers]
+        copies = [torch.empty(shape, dtype=self.buffers[0].dtype) for shape in shapes]
+        self.gather(index, copies)
+        return _LoadedWindow(picked, copies, np.arange(len(index)), [], 0)
