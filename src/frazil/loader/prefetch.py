@@ -238,7 +238,7 @@ class ParticleLoader:
     ) -> CodedBatch:
         """Return this rank's slice of one global batch."""
         mine = order.rank_slice(gathered, self.rank, self.world_size)
-        codes = tuple(self.store.band_tensors(mine.stop - mine.start, self._bands))
+        codes = parts[0][0].empty(mine.stop - mine.start)
         entries, first, row = [], 0, 0
         for loaded, index in parts:
             cut = index[max(0, mine.start - first) : max(0, mine.stop - first)]
@@ -305,6 +305,10 @@ class _LoadedWindow:
     reads: list["Future[None]"]
     skip: int
 
+    def empty(self, count: int) -> tuple[Tensor, ...]:
+        """Return room for the codes of some entries, (count, 2 P_b) per band."""
+        return tuple(torch.empty(count, b.shape[1], dtype=b.dtype) for b in self.buffers)
+
     def gather(self, index: np.ndarray, out: Sequence[Tensor]) -> None:
         """Copy the codes of some entries, (n, 2 P_b) per band."""
         rows = self.buffer_row[index]
@@ -315,7 +319,6 @@ class _LoadedWindow:
     def detach(self, index: np.ndarray) -> "_LoadedWindow":
         """Return a copy of some entries that does not need the buffers any more."""
         picked = order.Window(self.window.chunks, self.window.entries[index])
-        shapes = [(len(index), buffer.shape[1]) for buffer in self.buffers]
-        copies = [torch.empty(shape, dtype=self.buffers[0].dtype) for shape in shapes]
+        copies = self.empty(len(index))
         self.gather(index, copies)
-        return _LoadedWindow(picked, copies, np.arange(len(index)), [], 0)
+        return _LoadedWindow(picked, list(copies), np.arange(len(index)), [], 0)
