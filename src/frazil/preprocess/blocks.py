@@ -19,9 +19,12 @@ from frazil.preprocess.statistics import (
     shell_power,
 )
 from frazil.preprocess.steps import SUB_BATCH, ImageTransform, packed_coefficients
-from frazil.store.codec import INT8_LIMIT, Codec
+from frazil.store.codec import INT8_LIMIT, TORCH_TYPES, Codec
 from frazil.store.manifest import shell_counts
 from frazil.store.writer import FACTS_DTYPE
+
+# A whole number of sub-batches.
+ENCODED_TOGETHER = 2 * SUB_BATCH
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,19 +55,29 @@ def encode_block(
     clipped images are flagged.
     """
     disc, counts = transform.disc, shell_counts(transform.box_px)
-    packed = packed_coefficients(torch.from_numpy(images), transform)
-    power = shell_power(packed, disc)  # (n, D/2)
-    finite = np.isfinite(power.sum(1))
-    if not finite.all():
-        packed[torch.from_numpy(~finite)] = 0
-    # 1. Codes. float32 is stored as it is.
-    facts = np.zeros(len(images), FACTS_DTYPE)
-    exact = codec.precision == "float32"
-    facts["gain"] = 1 if exact else image_gains(power, reference, counts)
-    gain = torch.from_numpy(facts["gain"].copy())
-    codes = codec.encode(packed, gain)
+    count, exact = len(images), codec.precision == "float32"
+    codes = torch.empty(count, 2 * len(disc), dtype=TORCH_TYPES[codec.precision])
+    power = np.empty((count, len(counts)))
+    facts = np.zeros(count, FACTS_DTYPE)
+    statistics = ShellStatistics.zeros(groups[1], len(counts))
+    # 1. Codes. The coefficients of a few images stay in the processor's cache from step to step.
+    for start in range(0, count, ENCODED_TOGETHER):
+        few = slice(start, start + ENCODED_TOGETHER)
+        packed = packed_coefficients(torch.from_numpy(images[few]), transform)
+        power[few] = shell_power(packed, disc)  # (n, D/2)
+        packed[torch.from_numpy(~np.isfinite(power[few].sum(1)))] = 0
+        # float32 is stored as it is.
+        facts["gain"][few] = 1 if exact else image_gains(power[few], reference, counts)
+        gain = torch.from_numpy(facts["gain"][few].copy())
+        codes[few] = codec.encode(packed, gain)
+        # The error of rounding and clipping is measured on the first images of every block.
+        if start == 0:
+            first = slice(0, SUB_BATCH)
+            error = codec.decode(codes[first], gain[first]) - packed[first]
+            statistics.error_power += shell_power(error, disc).sum(0)
+            statistics.error_images += len(error)
     # 2. Flags.
-    clipped = _clipped_images(codes, codec)
+    finite, clipped = np.isfinite(power.sum(1)), _clipped_images(codes, codec)
     constant = constant_images(images) | (power.sum(1) == 0)
     for bit, found in (
         (FLAG_NONFINITE, ~finite),
@@ -72,14 +85,9 @@ def encode_block(
         (FLAG_CLIPPED, clipped.numpy()),
     ):
         facts["flags"] |= np.where(found, bit, 0).astype(np.uint32)
-    # 3. Sums; the error of rounding and clipping is measured on the first images of every block.
-    statistics = ShellStatistics.zeros(groups[1], len(counts))
+    # 3. Sums.
     np.add.at(statistics.power, groups[0][finite], power[finite])
     statistics.images += np.bincount(groups[0][finite], minlength=groups[1])
-    few = slice(0, SUB_BATCH)
-    error = codec.decode(codes[few], gain[few]) - packed[few]
-    statistics.error_power += shell_power(error, disc).sum(0)
-    statistics.error_images += len(error)
     statistics.clipped += _clips_per_shell(codes[clipped], disc)
     return Block(codes.numpy(), facts, statistics)
 

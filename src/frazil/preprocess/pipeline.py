@@ -41,7 +41,7 @@ from frazil.store.writer import (
     rows_per_shard,
 )
 
-APPEND_BYTES = 64 << 20
+APPEND_BYTES = 32 << 20
 COMMIT_BYTES = 1 << 30
 
 

@@ -30,7 +30,7 @@ from frazil.store.writer import partial_path
 
 # Measured: what torch loads on first use, and the copies of a shard that sealing leaves behind.
 LIBRARY_BYTES = 32 << 20
-SEALING_COPIES = 5
+SEALING_COPIES = 3
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -86,15 +86,17 @@ class PackPlan:
         images = max(1, prepared.TASK_BYTES // (image_bytes * SUB_BATCH)) * SUB_BATCH
         images = min(images, self.size.images)
         codes = 2 * record_bytes(box_px, "float32") + self.size.record_bytes
-        return images * (8 * side**2 + codes)
+        # A few images windowed, their rows transformed, laid out as columns, transformed again.
+        transforms = 4 * SUB_BATCH * 4 * side**2
+        return images * (8 * side**2 + codes) + transforms
 
     def buffer_bytes(self, threads: int) -> int:
         """Return the most that packing adds to the memory of the program.
 
         Tasks, records that wait to be appended, and the larger of appending them and of sealing a
         shard. Freed memory does not go back to the system at once, so the parts add up; on sets
-        of 64 to 5760 images of 256 px this was 1.0 to 2.0 times what was measured. Of processes
-        that write parts, each holds a part as blocks, joined, and sorted.
+        of 400 to 12,000 images of 128 to 512 px this is 1.0 to 2.4 times what was measured. Of
+        processes that write parts, each holds a part as blocks, joined, and sorted.
         """
         if self.size.in_parts:
             return threads * (self.task_bytes + LIBRARY_BYTES + 3 * self.size.shard_bytes)

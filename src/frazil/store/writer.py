@@ -29,6 +29,8 @@ from frazil.store.manifest import MANIFEST_NAME, BandRecord, Manifest, write_man
 SHARD_BYTES = 64 << 20
 BLOCK_ROWS = 64
 _READ_BYTES = 1 << 20
+# Records that are read of a bucket at a time, and put into their slots.
+SEALED_TOGETHER = 512
 _JOURNAL = "journal.json"
 # Where several processes write (`parts`); a lone one appends to buckets.
 PARTS_FOLDER = "parts"
@@ -277,10 +279,17 @@ class StoreWriter:
 
     def _rows_by_slot(self, shard: int) -> np.ndarray:
         """Return the records of a bucket, (rows, record_values), in the order of their slots."""
-        appended = np.fromfile(self._bucket(shard), np.dtype(self.plan.value_type))
-        appended = appended.reshape(-1, self.plan.record_values)
-        rows = np.empty_like(appended)
-        rows[self.slot[self.shard == shard]] = appended
+        slots, values = self.slot[self.shard == shard], self.plan.record_values
+        rows = np.empty((len(slots), values), self.plan.value_type)
+        few = np.empty((min(SEALED_TOGETHER, len(slots)), values), self.plan.value_type)
+        with self._bucket(shard).open("rb", buffering=0) as file:
+            for start in range(0, len(slots), len(few)):
+                part = few[: len(slots) - start]
+                if file.readinto(part.view(np.uint8).reshape(-1).data) != part.nbytes:
+                    raise CorruptDataError(
+                        f"{self._bucket(shard)}: is cut; remove {self.folder} and pack again"
+                    )
+                rows[slots[start : start + len(part)]] = part
         return rows
 
     @property
