@@ -8,6 +8,7 @@ plane holds all of the disc. Does not own: precision and bytes (`frazil.store`).
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int64
 from torch import Tensor
@@ -115,7 +116,7 @@ def unpack(packed: Complex[Tensor, "... P"], disc: HalfDisc) -> Complex[Tensor, 
 
 
 def pack_images(images: Float[Tensor, "B D D"], disc: HalfDisc) -> Complex[Tensor, "B P"]:
-    """Return the disc's coefficients of real images whose side D is at least that of the disc.
+    """Return the disc's coefficients of real images (on the CPU) of a side at least the disc's.
 
     Equal to `pack(fft2_centred(images), disc)`, with only the needed columns transformed twice.
     Fast when B is small enough for the images to stay in the processor's cache (about 4).
@@ -133,7 +134,9 @@ def pack_images(images: Float[Tensor, "B D D"], disc: HalfDisc) -> Complex[Tenso
     half = torch.fft.fft(columns, dim=-1)
     # 3. Gather the disc; the origin moves from pixel 0 to pixel D/2 by (-1)^(kx + ky).
     index, sign = _gathering(disc, side)
-    return half.flatten(-2).index_select(-1, index) * sign.to(images.dtype)
+    # numpy takes three times as fast as torch here.
+    packed = torch.from_numpy(np.take(half.flatten(-2).numpy(), index.numpy(), axis=-1))
+    return packed.mul_(sign.to(images.dtype))
 
 
 @lru_cache(maxsize=16)
