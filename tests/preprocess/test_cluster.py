@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from frazil.cli.main import main
-from frazil.errors import InputError, MissingFileError, OutputExistsError, StoppedError
+from frazil.errors import (
+    CorruptDataError,
+    InputError,
+    MissingFileError,
+    OutputExistsError,
+    StoppedError,
+)
 from frazil.io.particles import ParticleTable
 from frazil.preprocess import cluster, part_job, pipeline, prepared
 from frazil.preprocess.cluster import DaskWorkers, connected
@@ -111,7 +117,7 @@ def test_a_stopped_cluster_goes_on_with_the_parts_that_are_missing(
     with pytest.raises(StoppedError):
         pack(table, out, SETTINGS, monitor=AtPart(1, stop), workers=workers)
     folder = writer.partial_path(out)
-    done = sorted((folder / parts.PARTS_FOLDER).glob("*.bin"))
+    done = sorted((folder / parts.PARTS_FOLDER).rglob("*.bin"))
     assert done
     with pytest.raises(OutputExistsError, match="was begun with --dask"):
         pack(table, out, SETTINGS)
@@ -131,6 +137,51 @@ def test_parts_that_are_there_are_not_made_again(
     counted = AtPart(0, stop)
     pack(table, out, SETTINGS, monitor=counted, workers=workers)
     assert counted.parts == 0
+
+
+def test_a_shard_that_a_worker_of_an_earlier_plan_left_is_not_taken_for_one_of_this(
+    table: ParticleTable, expected: dict[str, bytes], workers: DaskWorkers, tmp_path: Path
+) -> None:
+    out = tmp_path / "X.frz"
+    plan = pipeline._Packing(prepared.PreparedImages.of(table, SETTINGS)).plan
+
+    def leave_a_shard() -> None:
+        zeros = np.zeros((plan.shard_rows[2], plan.record_values), np.int8)
+        writer.write_shard(writer.partial_path(out), plan, 2, zeros)
+        assert writer.is_sealed(writer.partial_path(out), plan, 2)
+
+    pack(table, out, SETTINGS, monitor=AtPart(1, leave_a_shard), workers=workers)
+    assert all_files(out) == expected
+
+
+def test_a_late_worker_of_an_earlier_plan_cannot_write_into_this_one(tmp_path: Path) -> None:
+    earlier, now = (plan_of(100, seed=seed, fingerprint=str(seed)) for seed in (1, 2))
+    late, mine = (parts.Parts.of(tmp_path, plan, 50) for plan in (earlier, now))
+    facts = np.zeros(50, writer.FACTS_DTYPE)
+    mine.folder.mkdir(parents=True)  # --overwrite removed the folder of the other
+    with pytest.raises(MissingFileError, match="does not exist"):
+        late.write(0, np.zeros((50, 6), np.int8), facts, b"[]")
+    assert not mine.is_done(0)
+    late.folder.mkdir()
+    late.write(0, np.zeros((50, 6), np.int8), facts, b"[]")
+    assert late.is_done(0) and not mine.is_done(0)
+
+
+def test_a_flipped_byte_of_a_part_is_found_and_its_shard_named(tmp_path: Path) -> None:
+    made = parts.Parts.of(tmp_path, plan_of(100), 50)
+    made.folder.mkdir(parents=True)
+    records = np.random.default_rng(0).integers(-128, 128, (100, 6)).astype(np.int8)
+    for number in range(2):
+        facts = np.zeros(50, writer.FACTS_DTYPE)
+        made.write(number, records[made.images(number)], facts, b"[]")
+    assert len(made.shard_records(0)) == 64
+    path = made.folder / "00001.bin"
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorruptDataError, match=r"00001\.bin: its records of shard 0 are not what"):
+        made.shard_records(0)
+    assert len(made.shard_records(1)) == 36
 
 
 def test_packing_of_one_process_is_not_gone_on_with_by_a_cluster(
@@ -190,31 +241,39 @@ def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="file system that all workers share"):
-        part_job.encode_part(str(tmp_path / "X.frz.partial"), "any", 0)
+        part_job.encode_part(
+            part_job.JobAddress(str(tmp_path / "X.frz.partial"), "any", part_job.__version__), 0
+        )
 
 
 def test_a_worker_of_another_version_says_so(
     table: ParticleTable, workers: DaskWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with pytest.raises(StoppedError):  # the workers know the job
+        pack(table, tmp_path / "X.frz", SETTINGS, monitor=AtPart(1, stop), workers=workers)
     monkeypatch.setattr(part_job, "__version__", "0.0.1")  # here, not in the workers
     with pytest.raises(InputError, match=r"0\.0\.1 is wanted"):
         pack(table, tmp_path / "X.frz", SETTINGS, workers=workers)
 
 
-def test_records_of_a_shard_come_back_from_the_parts(tmp_path: Path) -> None:
-    images, values = 1000, 6
-    plan = writer.StorePlan(
+def plan_of(images: int, seed: int = 3, fingerprint: str = "f") -> writer.StorePlan:
+    return writer.StorePlan(
         images=images,
-        record_values=values,
+        record_values=6,
         value_type="int8",
         bands=[],
         rows_per_shard=64,
         block_rows=16,
-        seed=3,
-        fingerprint="",
+        seed=seed,
+        fingerprint=fingerprint,
     )
+
+
+def test_records_of_a_shard_come_back_from_the_parts(tmp_path: Path) -> None:
+    images, values = 1000, 6
+    plan = plan_of(images)
     made = parts.Parts.of(tmp_path, plan, 130)
-    made.folder.mkdir()
+    made.folder.mkdir(parents=True)
     records = np.random.default_rng(0).integers(-128, 128, (images, values)).astype(np.int8)
     for number in range(made.count):
         here = made.images(number)

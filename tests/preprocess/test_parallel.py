@@ -53,3 +53,25 @@ def test_torch_gets_its_threads_back() -> None:
         assert torch.get_num_threads() == 1
         raise KeyError
     assert torch.get_num_threads() == 2
+
+
+def test_packing_in_the_background_leaves_the_threads_of_training_alone() -> None:
+    torch.set_num_threads(2)
+    inside: list[int] = []
+    started, done = threading.Event(), threading.Event()
+
+    def pack() -> None:
+        with one_torch_thread():
+            inside.append(torch.get_num_threads())
+            list(ordered_map(lambda item: inside.append(torch.get_num_threads()), range(2), 2))
+            started.set()
+            done.wait()
+
+    packing = threading.Thread(target=pack)
+    packing.start()
+    started.wait()
+    found = torch.get_num_threads()
+    done.set()
+    packing.join()
+    assert (found, torch.get_num_threads()) == (2, 2)
+    assert inside == [1, 1, 1]

@@ -9,6 +9,7 @@ store, which every worker must see; only numbers travel between processes.
 """
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
@@ -19,10 +20,11 @@ import numpy as np
 from frazil.errors import InputError, WorkerLostError
 from frazil.preprocess import part_job
 from frazil.preprocess.monitor import PackMonitor
+from frazil.preprocess.part_job import JobAddress
 from frazil.preprocess.prepared import CodeScale, PreparedImages
 from frazil.preprocess.statistics import ShellStatistics
 from frazil.store.parts import Parts
-from frazil.store.writer import StoreWriter
+from frazil.store.writer import SHARDS_FOLDER, StoreWriter
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -108,6 +110,8 @@ class DaskWorkers:
         with monitor.images(writer.plan.images, "packing", image_bytes, done) as advance:
             for _, images in self._results(part_job.encode_part, writer, missing):
                 advance(images)
+        if missing:  # shards are made of all parts: those that are there already are another plan's
+            shutil.rmtree(writer.folder / SHARDS_FOLDER, ignore_errors=True)
         return parts.facts(), _summed(parts, prepared)
 
     def seal(self, writer: StoreWriter, monitor: PackMonitor) -> list[np.ndarray]:
@@ -121,16 +125,14 @@ class DaskWorkers:
         return [sums[shard] for shard in shards]
 
     def _results(
-        self, work: Callable[[str, str, int], Any], writer: StoreWriter, numbers: list[int]
+        self, work: Callable[[JobAddress, int], Any], writer: StoreWriter, numbers: list[int]
     ) -> Iterator[tuple[int, Any]]:
         """Yield (number, result) of a task for each number, in the order in which they end."""
         from distributed import KilledWorker, as_completed
 
-        folder, fingerprint = str(writer.folder.absolute()), writer.plan.fingerprint
+        address = JobAddress.of(writer.folder, writer.plan)
         # Not pure: the same task of an earlier call may have been of files that are gone.
-        futures = self.client.map(
-            lambda number: work(folder, fingerprint, number), numbers, pure=False
-        )
+        futures = self.client.map(lambda number: work(address, number), numbers, pure=False)
         numbered = dict(zip(futures, numbers, strict=True))
         try:
             for future in as_completed(futures):

@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,8 +20,8 @@ from frazil.io.atomic import write_bytes_atomic, write_npy_atomic
 from frazil.io.particles import ParticleTable
 from frazil.preprocess.prepared import CodeScale, PreparedImages
 from frazil.preprocess.settings import PackSettings
-from frazil.store.parts import Parts
-from frazil.store.writer import PARTS_FOLDER, StorePlan, is_sealed, sealed_checksums, write_shard
+from frazil.store.parts import Parts, parts_folder
+from frazil.store.writer import StorePlan, is_sealed, sealed_checksums, write_shard
 
 _JOB_NAME = "job.json"
 _ROWS_NAME = "rows.npy"
@@ -29,7 +30,6 @@ _ROWS_NAME = "rows.npy"
 class _JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """job.json: everything but the rows of the table."""
 
-    program: str
     settings: PackSettings
     plan: StorePlan
     part_images: int
@@ -42,10 +42,24 @@ class _JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
 
 
+class JobAddress(NamedTuple):
+    """Where a job lies, which plan's it is, and the version of frazil that gives it out."""
+
+    folder: str
+    fingerprint: str
+    program: str
+
+    @classmethod
+    def of(cls, folder: Path, plan: StorePlan) -> "JobAddress":
+        """Return the address of a plan's job in the folder of its unfinished store."""
+        return cls(str(folder.absolute()), plan.fingerprint, __version__)
+
+
 @dataclass(frozen=True, eq=False)
 class PartJob:
     """A packing in the folder of its unfinished store; each process opens it for itself."""
 
+    folder: Path
     prepared: PreparedImages
     scale: CodeScale
     parts: Parts
@@ -69,7 +83,7 @@ class PartJob:
 
     def seal(self, shard: int) -> np.ndarray:
         """Write a shard from the parts, unless it is there; return its checksums."""
-        folder, plan = self.parts.folder.parent, self.parts.plan
+        folder, plan = self.folder, self.parts.plan
         if is_sealed(folder, plan, shard):
             return sealed_checksums(folder, plan, shard)
         return write_shard(folder, plan, shard, self.parts.shard_records(shard))
@@ -85,7 +99,6 @@ def write_job(folder: Path, prepared: PreparedImages, scale: CodeScale, plan: St
     """Describe a packing in the folder of its unfinished store; return its parts."""
     table = prepared.table
     record = _JobRecord(
-        program=__version__,
         settings=prepared.settings,
         plan=plan,
         part_images=part_images(plan, prepared),
@@ -98,32 +111,38 @@ def write_job(folder: Path, prepared: PreparedImages, scale: CodeScale, plan: St
         origin=table.origin,
     )
     parts = Parts.of(folder, plan, record.part_images)
-    parts.folder.mkdir(exist_ok=True)
+    parts.folder.mkdir(parents=True, exist_ok=True)
     write_npy_atomic(parts.folder / _ROWS_NAME, table.rows)
     write_bytes_atomic(parts.folder / _JOB_NAME, msgspec.json.encode(record))
     return parts
 
 
-def encode_part(folder: str, fingerprint: str, number: int) -> int:
+def encode_part(address: JobAddress, number: int) -> int:
     """Return the images of a part, which this process has packed; see `PartJob.encode`."""
-    return _opened(folder, fingerprint).encode(number)
+    return _opened(address).encode(number)
 
 
-def seal_shard(folder: str, fingerprint: str, shard: int) -> np.ndarray:
+def seal_shard(address: JobAddress, shard: int) -> np.ndarray:
     """Return the checksums of a shard that this process has sealed; see `PartJob.seal`."""
-    return _opened(folder, fingerprint).seal(shard)
+    return _opened(address).seal(shard)
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: str, fingerprint: str) -> PartJob:
-    """Return the job in an unfinished store's folder.
+def _opened(address: JobAddress) -> PartJob:
+    """Return the job at an address.
 
     Raises
     ------
     MissingFileError : the folder cannot be seen from this machine.
     InputError : this process runs another version of frazil.
     """
-    here, parts = socket.gethostname(), Path(folder) / PARTS_FOLDER
+    here, folder = socket.gethostname(), Path(address.folder)
+    if address.program != __version__:
+        raise InputError(
+            f"{folder}: the worker on {here} has frazil {__version__}, {address.program} is "
+            "wanted; install the same version everywhere"
+        )
+    parts = parts_folder(folder, address.fingerprint)
     try:
         record = msgspec.json.decode((parts / _JOB_NAME).read_bytes(), type=_JobRecord)
     except FileNotFoundError as error:
@@ -131,11 +150,6 @@ def _opened(folder: str, fingerprint: str) -> PartJob:
             f"{folder}: the worker on {here} does not see it; give -o on a file system that all "
             "workers share"
         ) from error
-    if record.program != __version__:
-        raise InputError(
-            f"{folder}: the worker on {here} has frazil {__version__}, {record.program} is "
-            "wanted; install the same version everywhere"
-        )
     rows = np.load(parts / _ROWS_NAME, allow_pickle=False)
     table = ParticleTable(
         rows,
@@ -148,4 +162,4 @@ def _opened(folder: str, fingerprint: str) -> PartJob:
     )
     prepared = PreparedImages.of(table, record.settings)
     scale = prepared.scale(np.asarray(record.reference))
-    return PartJob(prepared, scale, Parts.of(Path(folder), record.plan, record.part_images))
+    return PartJob(folder, prepared, scale, Parts.of(folder, record.plan, record.part_images))

@@ -34,6 +34,7 @@ SEALED_TOGETHER = 512
 _JOURNAL = "journal.json"
 # Where several processes write (`parts`); a lone one appends to buckets.
 PARTS_FOLDER = "parts"
+SHARDS_FOLDER = "shards"
 # What is found out about an image while it is packed.
 FACTS_DTYPE = np.dtype([("gain", "<f4"), ("flags", "<u4")])
 
@@ -91,7 +92,7 @@ def partial_path(out: Path) -> Path:
 
 def shard_path(folder: Path, shard: int, band: int) -> Path:
     """Return the file of one band of one shard."""
-    return folder / "shards" / f"{shard:05d}.b{band}.npy"
+    return folder / SHARDS_FOLDER / f"{shard:05d}.b{band}.npy"
 
 
 def block_checksums(rows: np.ndarray, block_rows: int) -> np.ndarray:
@@ -122,7 +123,7 @@ def file_checksum(path: Path) -> str:
 
 def write_shard(folder: Path, plan: StorePlan, shard: int, rows: np.ndarray) -> np.ndarray:
     """Write the bands of a shard's records (rows, values); return checksums (blocks, bands)."""
-    (folder / "shards").mkdir(exist_ok=True)
+    (folder / SHARDS_FOLDER).mkdir(exist_ok=True)
     sums = []
     for number, band in enumerate(plan.bands):
         part = np.ascontiguousarray(rows[:, 2 * band.start : 2 * band.stop])
@@ -335,7 +336,7 @@ class StoreWriter:
                 f"{self.folder}: holds unfinished packing of other settings or sources; "
                 "remove it, or give --overwrite to start anew"
             )
-        for name in ("buckets", PARTS_FOLDER, "shards"):
+        for name in ("buckets", PARTS_FOLDER, SHARDS_FOLDER):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         (self.folder / "buckets").mkdir()
         path.unlink()
@@ -347,9 +348,9 @@ class StoreWriter:
 
     def _remove_temporaries(self) -> None:
         """Remove what atomic writes left behind when they were killed."""
-        for folder in (self.folder, self.folder / "shards", self.folder / PARTS_FOLDER):
-            for path in folder.glob(".*"):
-                path.unlink()
+        for pattern in (".*", f"{SHARDS_FOLDER}/.*", f"{PARTS_FOLDER}/*/.*"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)  # a process of another machine may be faster
 
     def _truncate_buckets(self) -> None:
         """Cut every bucket to the images that the journal knows."""
