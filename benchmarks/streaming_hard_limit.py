@@ -3,9 +3,9 @@
 Writes a synthetic store, then streams whole epochs of it in a process inside a memory cgroup (made
 and removed here; where none can be made, says so and streams without one), and of the same kind of
 process without a limit, whose loader keeps the store in memory. The first epoch of each warms up
-and is not counted. Once nobody uses the batches, so that the two processors of a small machine are
-what limits; once a device takes 25 microseconds for an image (40,000 images/s), while which they are
-free to read. Beside it the rate of plain sequential reads of the same shards by as many
+and is not counted. Once nobody uses the batches, so that the two processors of a small machine
+are what limits; once a device takes 25 microseconds for an image (40,000 images/s), and they are
+free to read meanwhile. Beside it the rate of plain sequential reads of the same shards by as many
 threads, page cache dropped. Prints JSON lines.
 
     python benchmarks/streaming_hard_limit.py --folder /scratch [--limit 600M] [--images N]
