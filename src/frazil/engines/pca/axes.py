@@ -40,12 +40,16 @@ def absorbed(grids: Tensor, second: NDArray[np.float64], images: int) -> Tensor:
 
 def principal(grids: Tensor, geometry: Geometry) -> Tensor:
     """Return the half grids with components rotated to orthogonal volumes, largest first."""
-    if len(grids) == 1:
-        return grids
-    _, vectors = np.linalg.eigh(inner_products(grids[1:], grids[1:], geometry))
+    return combined(grids, principal_transform(grids, geometry))
+
+
+def principal_transform(grids: Tensor, geometry: Geometry) -> NDArray[np.float64]:
+    """Return the (L, L) rotation of `principal`, for `combined`; the mean stays."""
     transform = np.eye(len(grids))
-    transform[1:, 1:] = vectors[:, ::-1]
-    return combined(grids, transform)
+    if len(grids) > 1:
+        _, vectors = np.linalg.eigh(inner_products(grids[1:], grids[1:], geometry))
+        transform[1:, 1:] = vectors[:, ::-1]
+    return transform
 
 
 def combined(grids: Tensor, transform: NDArray[np.float64]) -> Tensor:

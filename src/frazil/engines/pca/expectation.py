@@ -62,7 +62,7 @@ def moments(found: Posterior) -> Tensor:
 
 
 def residual_weights(second: Tensor) -> Tensor:
-    """Return (B, L + 1, L + 1): times a design [A | y] it gives [y E[z]^T - A E[z z^T] | y - A E[z]].
+    """Return (B, L + 1, L + 1) that takes [A | y] to [y E[z]^T - A E[z z^T] | y - A E[z]].
 
     Parameters
     ----------

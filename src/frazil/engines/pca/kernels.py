@@ -38,15 +38,60 @@ def _compiled(function: Callable[..., Any]) -> Kernel:
     return kernel
 
 
-def _corner(x, y, z, radius, n1, n2, lanes):  # type: ignore[no-untyped-def]
-    """Return flat index of the first neighbour of a point with x >= 0, and its fractions."""
+def _inline(function: Callable[..., Any]) -> Any:
+    """Return a function that is compiled into those that call it."""
+    return numba.njit(inline="always", **_OPTIONS)(function)
+
+
+def _point(r, kx, ky):  # type: ignore[no-untyped-def]
+    """Return R^T (kx, ky, 0) with x >= 0, and -1 where that took k to -k."""
+    x = r[0, 0] * kx + r[1, 0] * ky
+    y = r[0, 1] * kx + r[1, 1] * ky
+    z = r[0, 2] * kx + r[1, 2] * ky
+    if x < F(0.0):
+        return -x, -y, -z, F(-1.0)
+    return x, y, z, F(1.0)
+
+
+def _corner(x, y, z, shape, lanes):  # type: ignore[no-untyped-def]
+    """Return the flat index of the first neighbour of a point, and its three fractions."""
+    radius = F(shape[2] - 2)
     y, z = y + radius, z + radius
     ix, iy, iz = np.int64(x), np.int64(y), np.int64(z)
-    index = U(((iz * n1 + iy) * n2 + ix) * lanes)
+    index = U(((iz * shape[1] + iy) * shape[2] + ix) * lanes)
     return index, x - F(ix), y - F(iy), z - F(iz)
 
 
-_corner = numba.njit(inline="always", **_OPTIONS)(_corner)
+def _weights(ax, ay, az, scale):  # type: ignore[no-untyped-def]
+    """Return the trilinear weights of the eight neighbours, x fastest, times a scale."""
+    bx, by, bz = F(1.0) - ax, F(1.0) - ay, (F(1.0) - az) * scale
+    az = az * scale
+    w0, w1, w2, w3 = bz * by, bz * ay, az * by, az * ay
+    return w0 * bx, w0 * ax, w1 * bx, w1 * ax, w2 * bx, w2 * ax, w3 * bx, w3 * ax
+
+
+def _solve_in_place(matrix, right):  # type: ignore[no-untyped-def]
+    """Solve matrix x = right by Cholesky: x replaces right, the factor the lower triangle."""
+    size = matrix.shape[0]
+    for i in range(size):
+        for j in range(i + 1):
+            value = matrix[i, j]
+            for k in range(j):
+                value -= matrix[i, k] * matrix[j, k]
+            matrix[i, j] = np.sqrt(value) if i == j else value / matrix[j, j]
+    for part in range(right.shape[1]):
+        for i in range(size):
+            for k in range(i):
+                right[i, part] -= matrix[i, k] * right[k, part]
+            right[i, part] /= matrix[i, i]
+        for i in range(size - 1, -1, -1):
+            for k in range(i + 1, size):
+                right[i, part] -= matrix[k, i] * right[k, part]
+            right[i, part] /= matrix[i, i]
+
+
+_solve_in_place = _inline(_solve_in_place)
+_point, _corner, _weights = _inline(_point), _inline(_corner), _inline(_weights)
 
 
 @lru_cache(maxsize=8)
@@ -62,124 +107,111 @@ def extract_kernel(volumes: int) -> Kernel:
     is read at -k, and then both design and data are conjugates.
     """
     L, L2 = U(volumes), U(2 * volumes)
-    width = U(2 * volumes + 2)
+    half = U(volumes + 1)
 
     def extract(grid, shape, rotations, kx, ky, factor, data, out):  # type: ignore[no-untyped-def]
-        n1, n2 = shape[1], shape[2]
-        radius = F(n2 - 2)
-        row, plane = U(n2) * L2, U(n1 * n2) * L2
+        row, plane = U(shape[2]) * L2, U(shape[1] * shape[2]) * L2
         values = np.empty(2 * volumes, np.float32)
         flat = out.reshape(-1)
         for b in range(rotations.shape[0]):
-            r = rotations[b]
-            r00, r01, r02, r10, r11, r12 = r[0, 0], r[0, 1], r[0, 2], r[1, 0], r[1, 1], r[1, 2]
             for p in range(kx.shape[0]):
-                x = r00 * kx[p] + r10 * ky[p]
-                y = r01 * kx[p] + r11 * ky[p]
-                z = r02 * kx[p] + r12 * ky[p]
-                sign = F(1.0)
-                if x < F(0.0):
-                    x, y, z, sign = -x, -y, -z, F(-1.0)
-                i0, ax, ay, az = _corner(x, y, z, radius, n1, n2, 2 * volumes)
+                x, y, z, sign = _point(rotations[b], kx[p], ky[p])
+                i0, ax, ay, az = _corner(x, y, z, shape, 2 * volumes)
                 i1, i2, i3 = i0 + row, i0 + plane, i0 + plane + row
-                f = factor[b, p]
-                bx, by, bz = F(1.0) - ax, (F(1.0) - ay), (F(1.0) - az) * f
-                az = az * f
-                w0, w1, w2, w3 = bz * by * bx, bz * by * ax, bz * ay * bx, bz * ay * ax
-                w4, w5, w6, w7 = az * by * bx, az * by * ax, az * ay * bx, az * ay * ax
+                w0, w1, w2, w3, w4, w5, w6, w7 = _weights(ax, ay, az, factor[b, p])
                 for lane in range(L2):
-                    l = U(lane)
-                    values[l] = (
-                        grid[i0 + l] * w0
-                        + grid[i0 + L2 + l] * w1
-                        + grid[i1 + l] * w2
-                        + grid[i1 + L2 + l] * w3
-                        + grid[i2 + l] * w4
-                        + grid[i2 + L2 + l] * w5
-                        + grid[i3 + l] * w6
-                        + grid[i3 + L2 + l] * w7
+                    at = U(lane)
+                    values[at] = (
+                        grid[i0 + at] * w0
+                        + grid[i0 + L2 + at] * w1
+                        + grid[i1 + at] * w2
+                        + grid[i1 + L2 + at] * w3
+                        + grid[i2 + at] * w4
+                        + grid[i2 + L2 + at] * w5
+                        + grid[i3 + at] * w6
+                        + grid[i3 + L2 + at] * w7
                     )
-                j = U(b * kx.shape[0] + p) * width
+                start = U(b * kx.shape[0] + p) * (half + half)
                 for lane in range(L):
-                    l = U(lane)
-                    flat[j + l] = values[l]
-                    flat[j + L + U(1) + l] = values[L + l]
-                flat[j + L] = data[b, p, 0]
-                flat[j + L2 + U(1)] = sign * data[b, p, 1]
+                    at = U(lane)
+                    flat[start + at] = values[at]
+                    flat[start + half + at] = values[L + at]
+                flat[start + L] = data[b, p, 0]
+                flat[start + half + L] = sign * data[b, p, 1]
 
     return _compiled(extract)
 
 
 @lru_cache(maxsize=8)
 def insert_kernel(volumes: int) -> Kernel:
-    """Return insert(sums, shape, rotations, kx, ky, factor, moments, values, ...) for L volumes.
+    """Return insert(sums, shape, rotations, kx, ky, factor, moments, values) for L volumes.
 
     It adds B images to the normal equations. Arguments as in `extract_kernel`, and
 
     sums (V * M,) float32, M = L(L+1)/2 + 2L: the upper triangle of the matrix by rows, then the
-    right-hand side, real and imaginary parts; moments (B, L(L+1)/2) float32, E[z z^T]; design and
-    values (B, P, 2(L+1)) float32: `extract`'s output A, and A times [-E[z z^T] | -mean; mean |
-    1], whose first L columns are inserted (times factor) and whose last is the residual; shell
-    (P,) int64; power (B, S) float64, to which E|whitened residual|^2 of each shell is added.
+    right-hand side, real and imaginary parts; moments (B, L(L+1)/2) float32, E[z z^T]; values
+    (B, P, 2(L+1)) float32, of which the first L columns are inserted, times factor.
     """
-    L, pairs, half = U(volumes), U(volumes * (volumes + 1) // 2), U(volumes + 1)
+    pairs = U(volumes * (volumes + 1) // 2)
+    L, half = U(volumes), U(volumes + 1)
     M = pairs + L + L
-    width = U(2 * volumes + 2)
+    lanes = int(M)
 
-    def insert(  # type: ignore[no-untyped-def]
-        sums, shape, rotations, kx, ky, factor, moments, design, values, shell, power
-    ):
-        n1, n2 = shape[1], shape[2]
-        radius = F(n2 - 2)
-        row, plane = U(n2) * M, U(n1 * n2) * M
-        added = np.empty(volumes * (volumes + 1) // 2 + 2 * volumes, np.float32)
-        flat, matrix = values.reshape(-1), design.reshape(-1)
+    def spread(sums, start, weight, added):  # type: ignore[no-untyped-def]
+        for lane in range(M):
+            sums[start + U(lane)] += weight * added[U(lane)]
+
+    spread = _inline(spread)
+
+    def insert(sums, shape, rotations, kx, ky, factor, moments, values):  # type: ignore[no-untyped-def]
+        row, plane = U(shape[2]) * M, U(shape[1] * shape[2]) * M
+        added = np.empty(lanes, np.float32)
+        flat = values.reshape(-1)
         for b in range(rotations.shape[0]):
-            r = rotations[b]
-            r00, r01, r02, r10, r11, r12 = r[0, 0], r[0, 1], r[0, 2], r[1, 0], r[1, 1], r[1, 2]
             for p in range(kx.shape[0]):
-                x = r00 * kx[p] + r10 * ky[p]
-                y = r01 * kx[p] + r11 * ky[p]
-                z = r02 * kx[p] + r12 * ky[p]
-                if x < F(0.0):
-                    x, y, z = -x, -y, -z
-                j = U(b * kx.shape[0] + p) * width
                 f = factor[b, p]
-                square = f * f
+                start = U(b * kx.shape[0] + p) * (half + half)
                 for lane in range(pairs):
-                    added[U(lane)] = square * moments[b, lane]
-                found = F(0.0)
+                    added[U(lane)] = f * f * moments[b, lane]
                 for lane in range(L):
-                    l = U(lane)
-                    re, im = flat[j + l], flat[j + half + l]
-                    found -= matrix[j + l] * re + matrix[j + half + l] * im
-                    added[pairs + l] = f * re
-                    added[pairs + L + l] = f * im
-                found += matrix[j + L] * flat[j + L] + matrix[j + half + L] * flat[j + half + L]
-                power[b, shell[p]] += found
-                i0, ax, ay, az = _corner(x, y, z, radius, n1, n2, M)
-                i1, i2, i3 = i0 + row, i0 + plane, i0 + plane + row
-                bx, by, bz = F(1.0) - ax, F(1.0) - ay, F(1.0) - az
-                w0, w1, w2, w3 = bz * by * bx, bz * by * ax, bz * ay * bx, bz * ay * ax
-                w4, w5, w6, w7 = az * by * bx, az * by * ax, az * ay * bx, az * ay * ax
-                for lane in range(M):
-                    sums[i0 + U(lane)] += w0 * added[U(lane)]
-                for lane in range(M):
-                    sums[i0 + M + U(lane)] += w1 * added[U(lane)]
-                for lane in range(M):
-                    sums[i1 + U(lane)] += w2 * added[U(lane)]
-                for lane in range(M):
-                    sums[i1 + M + U(lane)] += w3 * added[U(lane)]
-                for lane in range(M):
-                    sums[i2 + U(lane)] += w4 * added[U(lane)]
-                for lane in range(M):
-                    sums[i2 + M + U(lane)] += w5 * added[U(lane)]
-                for lane in range(M):
-                    sums[i3 + U(lane)] += w6 * added[U(lane)]
-                for lane in range(M):
-                    sums[i3 + M + U(lane)] += w7 * added[U(lane)]
+                    added[pairs + U(lane)] = f * flat[start + U(lane)]
+                    added[pairs + L + U(lane)] = f * flat[start + half + U(lane)]
+                x, y, z, _ = _point(rotations[b], kx[p], ky[p])
+                i0, ax, ay, az = _corner(x, y, z, shape, lanes)
+                w0, w1, w2, w3, w4, w5, w6, w7 = _weights(ax, ay, az, F(1.0))
+                spread(sums, i0, w0, added)
+                spread(sums, i0 + M, w1, added)
+                spread(sums, i0 + row, w2, added)
+                spread(sums, i0 + row + M, w3, added)
+                spread(sums, i0 + plane, w4, added)
+                spread(sums, i0 + plane + M, w5, added)
+                spread(sums, i0 + plane + row, w6, added)
+                spread(sums, i0 + plane + row + M, w7, added)
 
     return _compiled(insert)
+
+
+@lru_cache(maxsize=8)
+def residual_kernel(volumes: int) -> Kernel:
+    """Return residual(design, values, shell, power) for L volumes.
+
+    power (B, S) float64 gets E|whitened residual|^2 of each shell added: with the design A and
+    data y, and values = [y E[z]^T - A E[z z^T] | y - A E[z]] of `expectation.residual_weights`,
+    E|y - A z|^2 is the sum over y (y - A E[z]) minus that over A (y E[z]^T - A E[z z^T]).
+
+    design, values (B, P, 2(L+1)) float32; shell (P,) int64.
+    """
+
+    def residual(design, values, shell, power):  # type: ignore[no-untyped-def]
+        for b in range(design.shape[0]):
+            for p in range(shell.shape[0]):
+                a, v = design[b, p], values[b, p]
+                found = a[volumes] * v[volumes] + a[2 * volumes + 1] * v[2 * volumes + 1]
+                for lane in range(volumes):
+                    found -= a[lane] * v[lane] + a[volumes + 1 + lane] * v[volumes + 1 + lane]
+                power[b, shell[p]] += found
+
+    return _compiled(residual)
 
 
 @lru_cache(maxsize=8)
@@ -213,22 +245,9 @@ def solve_kernel(volumes: int) -> Kernel:
                 for part in range(2):
                     now = former[own + part * size + i]
                     right[i, part] = sums[start + pairs + part * size + i] - weight * now
-            # Cholesky: matrix = C C^T in its lower triangle; then both substitutions.
-            for i in range(size):
-                for j in range(i + 1):
-                    value = matrix[i, j]
-                    for k in range(j):
-                        value -= matrix[i, k] * matrix[j, k]
-                    matrix[i, j] = np.sqrt(value) if i == j else value / matrix[j, j]
+            _solve_in_place(matrix, right)
             for part in range(2):
                 for i in range(size):
-                    for k in range(i):
-                        right[i, part] -= matrix[i, k] * right[k, part]
-                    right[i, part] /= matrix[i, i]
-                for i in range(size - 1, -1, -1):
-                    for k in range(i + 1, size):
-                        right[i, part] -= matrix[k, i] * right[k, part]
-                    right[i, part] /= matrix[i, i]
                     place = own + part * size + i
                     out[place] = former[place] + F(right[i, part])
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -89,9 +88,7 @@ def fit_all(fitting: Fitting) -> Embedding:
     return found
 
 
-def _pass(
-    fitting: Fitting, step: Step, count: int, source: "_Source", journal: Journal
-) -> None:
+def _pass(fitting: Fitting, step: Step, count: int, source: "_Source", journal: Journal) -> None:
     """Run one pass and take it into the state."""
     state, plan = fitting.state, fitting.plan
     start, number = time.monotonic(), state.step + 1
@@ -110,10 +107,8 @@ def _pass(
     schedule.advance(state, plan, step, geometry, found)
     seconds = time.monotonic() - start
     line = _figures(step, found)
-    journal.append({"epoch": number, **line, "seconds": seconds})
-    print(
-        f"# {what}: log likelihood per image {line['evidence']:.2f}, {seconds:.1f} s", flush=True
-    )
+    journal.append({"event": "pass", "epoch": number, **line, "seconds": seconds})
+    print(f"# {what}: log likelihood per image {line['evidence']:.2f}, {seconds:.1f} s", flush=True)
 
 
 def _figures(step: Step, found: list[PassSums]) -> dict[str, float | int | str]:

@@ -9,7 +9,6 @@ tau^2 times its power relative to that of the mean at low resolution.
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 

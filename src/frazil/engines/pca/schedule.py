@@ -23,7 +23,6 @@ from frazil.engines.pca import axes, prior
 from frazil.engines.pca.grids import (
     Geometry,
     finished_maps,
-    inner_products,
     masked,
     resampled,
     resized,
@@ -105,9 +104,9 @@ def prepare(state: State, plan: Plan, step: Step, geometry: Geometry) -> None:
         state.models = [resized(model, geometry) for model in state.models]
     if step.kind == "joint":
         a, b = state.models
-        b = axes.aligned(a, b, geometry)
-        state.facts |= half_set_facts(a, b, state, geometry)
-        state.models = [axes.principal((a + b) / 2, geometry)]
+        a, b = common_axes(a, axes.aligned(a, b, geometry), geometry)
+        state.facts |= half_set_facts(a, b, geometry)
+        state.models = [(a + b) / 2]
     state.box_px = step.box_px
 
 
@@ -147,7 +146,13 @@ def working_mask(state: State, plan: Plan, step: Step) -> Tensor:
     return resampled(state.mask, step.box_px).clamp(0, 1)
 
 
-def half_set_facts(a: Tensor, b: Tensor, state: State, geometry: Geometry) -> dict[str, object]:
+def common_axes(a: Tensor, b: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Return two aligned fits with components along the principal axes of their mean."""
+    transform = axes.principal_transform((a + b) / 2, geometry)
+    return axes.combined(a, transform), axes.combined(b, transform)
+
+
+def half_set_facts(a: Tensor, b: Tensor, geometry: Geometry) -> dict[str, object]:
     """Return the FSC of mean and components between the half sets, aligned; lists by name."""
     maps = [finished_maps(grids, geometry) for grids in (a, b)]
     curves = [fsc(one, two).tolist() for one, two in zip(*maps, strict=True)]
@@ -181,11 +186,10 @@ def _update_noise(state: State, found: list[PassSums]) -> None:
             state.deviation[:, shell] *= np.sqrt(np.maximum(ratio, 1e-12)).astype(np.float32)
 
 
-def _close_consensus(
-    state: State, plan: Plan, geometry: Geometry, weight: np.ndarray
-) -> None:
+def _close_consensus(state: State, plan: Plan, geometry: Geometry, weight: np.ndarray) -> None:
     """Measure signal-to-noise and support of the mean."""
-    state.consensus, state.consensus_weight = state.models, weight
+    state.consensus = [model.clone() for model in state.models]
+    state.consensus_weight = weight
     halves = [finished_maps(model, geometry) for model in state.models]
     mask = plan.given_mask if plan.given_mask is not None else solvent_mask((halves[0], halves[1]))
     curve = fsc(halves[0][0], halves[1][0], mask)
@@ -202,11 +206,7 @@ def _close_low(state: State, plan: Plan, geometry: Geometry) -> None:
     a, b = state.models
     b = axes.aligned(a, b, geometry)
     state.canonical = axes.canonical_correlations(a, b, geometry)
-    # Common principal axes, so that component k has the same prior in both.
-    _, vectors = np.linalg.eigh(inner_products(a[1:] + b[1:], a[1:] + b[1:], geometry))
-    transform = np.eye(len(a))
-    transform[1:, 1:] = vectors[:, ::-1]
-    a, b = axes.combined(a, transform), axes.combined(b, transform)
+    a, b = common_axes(a, b, geometry)
     state.models = [a, b]
     state.power_ratio = prior.power_ratios(a, b, geometry)
     if plan.given_mask is not None:

@@ -16,9 +16,7 @@ from frazil.store.manifest import Precision
 class ModelSettings(Settings, frozen=True, kw_only=True):
     """What is fitted, and how thoroughly."""
 
-    zdim: Annotated[
-        int, option("--zdim", metavar="K", help="number of components", ge=1, le=32)
-    ]
+    zdim: Annotated[int, option("--zdim", metavar="K", help="number of components", ge=1, le=32)]
     low_radius: Annotated[
         int,
         option(

@@ -57,7 +57,12 @@ def open_store(settings: PcaSettings, outdir: Path, say: Say) -> ParticleStore:
 
 
 def begin_or_resume(
-    outdir: Path, settings: PcaSettings, store: ParticleStore, command: str, overwrite: bool, say: Say
+    outdir: Path,
+    settings: PcaSettings,
+    store: ParticleStore,
+    command: str,
+    overwrite: bool,
+    say: Say,
 ) -> Fitting:
     """Return a fit in `outdir`: new, or where the run in it was stopped.
 
@@ -118,7 +123,15 @@ def begin_or_resume(
         (outdir / FINISHED).unlink(missing_ok=True)
         run.write_rows(rows)
     return Fitting(
-        run, store, plan, state, rows, fit_rows, loader.norm_scale, left, data.max_threads,
+        run,
+        store,
+        plan,
+        state,
+        rows,
+        fit_rows,
+        loader.norm_scale,
+        left,
+        data.max_threads,
         journal_bytes,
     )
 

@@ -21,7 +21,7 @@ from frazil.engines.pca import expectation
 from frazil.engines.pca.expectation import Posterior
 from frazil.engines.pca.grids import Geometry, to_lanes
 from frazil.engines.pca.images import whitened
-from frazil.engines.pca.kernels import extract_kernel, insert_kernel
+from frazil.engines.pca.kernels import extract_kernel, insert_kernel, residual_kernel
 from frazil.engines.pca.sums import VoxelSums, upper_triangle
 from frazil.loader.batches import ParticleBatch
 
@@ -58,7 +58,7 @@ class PassSums:
     voxels : of the M-step; None when it was not asked for.
     second : (L, L) sum of E[(1, z)(1, z)^T].
     evidence : log likelihood, with the noise's constants.
-    power, counts : (groups, S) sum of E|whitened residual|^2, and of coefficients; 0 without voxels.
+    power, counts : (groups, S) sums of E|whitened residual|^2 and of coefficients, with `voxels`.
     """
 
     voxels: VoxelSums | None
@@ -133,6 +133,7 @@ class _Worker:
         self.design = np.empty(shape, np.float32)
         self.values = torch.empty(CHUNK_IMAGES, 2 * shape[1], volumes + 1) if maximise else None
         self.extract, self.insert = extract_kernel(volumes), insert_kernel(volumes)
+        self.residual = residual_kernel(volumes)
         noise = fit.deviation.shape
         self.sums = PassSums(
             VoxelSums.zeros(volumes, fit.geometry) if maximise else None,
@@ -177,15 +178,9 @@ class _Worker:
         values = self.values[:count]
         torch.bmm(matrix, expectation.residual_weights(second).float(), out=values)
         power = np.zeros((count, self.fit.deviation.shape[1]))
-        self.insert(
-            sums.voxels.recent,
-            *places,
-            upper_triangle(second),
-            design,
-            values.view(design.shape).numpy(),
-            geometry.shell,
-            power,
-        )
+        white = values.view(design.shape).numpy()
+        self.insert(sums.voxels.recent, *places, upper_triangle(second), white)
+        self.residual(design, white, geometry.shell, power)
         sums.voxels.count(count)
         np.add.at(sums.power, group, power)
         np.add.at(sums.counts, group, self.shell_counts)
