@@ -43,7 +43,7 @@ def _inline(function: Callable[..., Any]) -> Any:
     return numba.njit(inline="always", **_OPTIONS)(function)
 
 
-def _point(r, kx, ky):  # type: ignore[no-untyped-def]
+def _point(r, kx, ky):
     """Return R^T (kx, ky, 0) with x >= 0, and -1 where that took k to -k."""
     x = r[0, 0] * kx + r[1, 0] * ky
     y = r[0, 1] * kx + r[1, 1] * ky
@@ -53,7 +53,7 @@ def _point(r, kx, ky):  # type: ignore[no-untyped-def]
     return x, y, z, F(1.0)
 
 
-def _corner(x, y, z, shape, lanes):  # type: ignore[no-untyped-def]
+def _corner(x, y, z, shape, lanes):
     """Return the flat index of the first neighbour of a point, and its three fractions."""
     radius = F(shape[2] - 2)
     y, z = y + radius, z + radius
@@ -62,7 +62,7 @@ def _corner(x, y, z, shape, lanes):  # type: ignore[no-untyped-def]
     return index, x - F(ix), y - F(iy), z - F(iz)
 
 
-def _weights(ax, ay, az, scale):  # type: ignore[no-untyped-def]
+def _weights(ax, ay, az, scale):
     """Return the trilinear weights of the eight neighbours, x fastest, times a scale."""
     bx, by, bz = F(1.0) - ax, F(1.0) - ay, (F(1.0) - az) * scale
     az = az * scale
@@ -70,7 +70,7 @@ def _weights(ax, ay, az, scale):  # type: ignore[no-untyped-def]
     return w0 * bx, w0 * ax, w1 * bx, w1 * ax, w2 * bx, w2 * ax, w3 * bx, w3 * ax
 
 
-def _solve_in_place(matrix, right):  # type: ignore[no-untyped-def]
+def _solve_in_place(matrix, right):
     """Solve matrix x = right by Cholesky: x replaces right, the factor the lower triangle."""
     size = matrix.shape[0]
     for i in range(size):
@@ -109,7 +109,7 @@ def extract_kernel(volumes: int) -> Kernel:
     L, L2 = U(volumes), U(2 * volumes)
     half = U(volumes + 1)
 
-    def extract(grid, shape, rotations, kx, ky, factor, data, out):  # type: ignore[no-untyped-def]
+    def extract(grid, shape, rotations, kx, ky, factor, data, out):
         row, plane = U(shape[2]) * L2, U(shape[1] * shape[2]) * L2
         values = np.empty(2 * volumes, np.float32)
         flat = out.reshape(-1)
@@ -157,13 +157,13 @@ def insert_kernel(volumes: int) -> Kernel:
     M = pairs + L + L
     lanes = int(M)
 
-    def spread(sums, start, weight, added):  # type: ignore[no-untyped-def]
+    def spread(sums, start, weight, added):
         for lane in range(M):
             sums[start + U(lane)] += weight * added[U(lane)]
 
     spread = _inline(spread)
 
-    def insert(sums, shape, rotations, kx, ky, factor, moments, values):  # type: ignore[no-untyped-def]
+    def insert(sums, shape, rotations, kx, ky, factor, moments, values):
         row, plane = U(shape[2]) * M, U(shape[1] * shape[2]) * M
         added = np.empty(lanes, np.float32)
         flat = values.reshape(-1)
@@ -202,7 +202,7 @@ def residual_kernel(volumes: int) -> Kernel:
     design, values (B, P, 2(L+1)) float32; shell (P,) int64.
     """
 
-    def residual(design, values, shell, power):  # type: ignore[no-untyped-def]
+    def residual(design, values, shell, power):
         for b in range(design.shape[0]):
             for p in range(shell.shape[0]):
                 a, v = design[b, p], values[b, p]
@@ -226,7 +226,7 @@ def solve_kernel(volumes: int) -> Kernel:
     """
     size, pairs = volumes, volumes * (volumes + 1) // 2
 
-    def solve(sums, ridge, shell, former, out):  # type: ignore[no-untyped-def]
+    def solve(sums, ridge, shell, former, out):
         matrix = np.zeros((size, size))
         right = np.zeros((size, 2))
         for v in range(shell.shape[0]):

@@ -19,7 +19,14 @@ from frazil.engines.pca import schedule
 from frazil.engines.pca.expectation import Posterior
 from frazil.engines.pca.schedule import Plan, Step
 from frazil.engines.pca.state import State
-from frazil.engines.pca.streaming import Fit, PassSums, run_pass
+from frazil.engines.pca.streaming import (
+    BATCH_COEFFICIENTS,
+    BATCH_IMAGES,
+    Fit,
+    PassSums,
+    run_pass,
+)
+from frazil.geometry.packing import half_disc
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.runs.checkpoint import save_checkpoint
@@ -27,7 +34,6 @@ from frazil.runs.folder import Run
 from frazil.runs.journal import Journal
 from frazil.store.reader import ParticleStore
 
-BATCH_IMAGES = 512
 WINDOW_ROWS = 8192
 
 
@@ -171,7 +177,7 @@ class _Source:
         self.loader = ParticleLoader(
             fitting.store,
             LoaderSettings(
-                batch_size=BATCH_IMAGES,
+                batch_size=min(BATCH_IMAGES, BATCH_COEFFICIENTS // len(half_disc(box_px))),
                 window_rows=WINDOW_ROWS,
                 memory_bytes=fitting.loader_bytes,
             ),

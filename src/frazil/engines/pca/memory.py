@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frazil.engines.pca.grids import Geometry
-from frazil.engines.pca.streaming import working_bytes
+from frazil.engines.pca.streaming import BATCH_COEFFICIENTS, working_bytes
 from frazil.engines.pca.sums import FLUSH_IMAGES, lane_count
 from frazil.errors import BudgetError
 from frazil.store.budget import memory_flag, size_text
@@ -49,7 +49,7 @@ def needs(geometry: Geometry, zdim: int, fitted: int, embedded: int, threads: in
     return Needs(
         sums,
         8 * volumes * voxels * 8,
-        working_bytes(volumes, geometry) * sets,
+        working_bytes(volumes, geometry) * sets + 16 * BATCH_COEFFICIENTS,
         4 * embedded * (zdim + zdim * zdim) + 16 * embedded,
     )
 

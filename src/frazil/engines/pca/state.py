@@ -66,9 +66,19 @@ class State:
         for name, found in lists.items():
             while f"{name}.{len(found)}" in tensors:
                 found.append(torch.view_as_complex(tensors[f"{name}.{len(found)}"]))
-        arrays = {name: tensors[name].numpy() for name in _ARRAYS}
-        fields = {name: numbers[name] for name in ("box_px", "support", "step", "facts")}
-        return cls(**lists, **arrays, **fields, mask=tensors.get("mask"))
+        state = cls(
+            lists["models"],
+            tensors["deviation"].numpy(),
+            numbers["box_px"],
+            numbers["support"],
+            numbers["step"],
+            lists["consensus"],
+            facts=numbers["facts"],
+            mask=tensors.get("mask"),
+        )
+        for name in _ARRAYS:
+            setattr(state, name, tensors[name].numpy())
+        return state
 
 
 _ARRAYS = ("deviation", "consensus_weight", "mean_ridge", "power_ratio", "canonical")

@@ -84,8 +84,10 @@ class VoxelSums:
 def _sum(
     total: NDArray[np.float64] | None, part: NDArray[np.float32] | NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
+    if part is None:
+        raise ValueError("there is nothing to add")
     if total is None:
-        return np.array(part, np.float64)
+        return part.astype(np.float64)
     total += part
     return total
 
