@@ -36,7 +36,7 @@ BOX_PX, COUNT = 24, 600
 
 def make_store(folder: Path, **changes: Any) -> Path:
     """Return a packed store of simulated particles; truth lies in folder/set/truth."""
-    settings = {"num": COUNT, "box_px": BOX_PX, "snr": 1.0, "swing_deg": 120.0, **changes}
+    settings = {"num": COUNT, "box_px": BOX_PX, "snr": 1.0, "swing_deg": 70.0, **changes}
     simulate_dataset(SimulateSettings(**settings), folder / "set")
     pack(open_particles(folder / "set" / "particles.star"), folder / "p.frz", PackSettings())
     return folder / "p.frz"

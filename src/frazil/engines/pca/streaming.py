@@ -25,8 +25,8 @@ from frazil.engines.pca.kernels import extract_kernel, insert_kernel, residual_k
 from frazil.engines.pca.sums import VoxelSums, upper_triangle
 from frazil.loader.batches import ParticleBatch
 
-# Images worked on together: their designs stay near the processor (2 MB at 64 px).
-CHUNK_IMAGES = 16
+# Coefficients worked on together: their designs stay near the processor (2 MB at K = 7).
+CHUNK_COEFFICIENTS = 26_000
 # Images in a batch, sorted by view together: more are faster, up to this many coefficients.
 BATCH_IMAGES = 2048
 BATCH_COEFFICIENTS = 1 << 23
@@ -136,9 +136,14 @@ def view_order(rotations: Tensor) -> Tensor:
     return torch.argsort(10.0 * band + torch.where(band % 2 == 0, angle, -angle), stable=True)
 
 
+def chunk_images(geometry: Geometry) -> int:
+    """Return how many images are worked on together."""
+    return max(4, CHUNK_COEFFICIENTS // len(geometry.disc))
+
+
 def working_bytes(volumes: int, geometry: Geometry) -> int:
     """Return the bytes of the chunk buffers of one thread."""
-    return 4 * CHUNK_IMAGES * len(geometry.disc) * 2 * (2 * (volumes + 1) + 4)
+    return 4 * chunk_images(geometry) * len(geometry.disc) * 2 * (2 * (volumes + 1) + 4)
 
 
 class _Worker:
@@ -148,9 +153,10 @@ class _Worker:
         self.fit, self.listener = fit, listener
         self.grid = to_lanes(fit.models[model])
         volumes = len(fit.models[model])
-        shape = (CHUNK_IMAGES, len(fit.geometry.disc), 2 * (volumes + 1))
+        self.chunk = chunk_images(fit.geometry)
+        shape = (self.chunk, len(fit.geometry.disc), 2 * (volumes + 1))
         self.design = np.empty(shape, np.float32)
-        self.values = torch.empty(CHUNK_IMAGES, 2 * shape[1], volumes + 1) if maximise else None
+        self.values = torch.empty(self.chunk, 2 * shape[1], volumes + 1) if maximise else None
         self.extract, self.insert = extract_kernel(volumes), insert_kernel(volumes)
         self.residual = residual_kernel(volumes)
         noise = fit.deviation.shape
@@ -169,7 +175,7 @@ class _Worker:
 
     def work(self, batch: ParticleBatch, part: Tensor) -> None:
         """Add some images of a batch."""
-        for chunk in torch.split(part, CHUNK_IMAGES):
+        for chunk in torch.split(part, self.chunk):
             if len(chunk):
                 self._add(batch, chunk)
 
