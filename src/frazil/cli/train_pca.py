@@ -1,9 +1,11 @@
 """Fit mean and principal volumes of particles with known poses, and the latent of each particle.
 
 Probabilistic PCA by expectation-maximisation: minutes, without a GPU. The same command in the same
-folder goes on after the last pass that was finished. Written into the run folder: mean.mrc,
-component_K.mrc, half_map_a.mrc, half_map_b.mrc, mask.mrc, z.npy, precisions.npy, fsc.png,
-eigenvalues.png, reliability.txt and .json; `frazil analyze` and `eval_vol` take the folder.
+folder goes on after the last pass that was saved (every half minute).
+
+Written into the run folder: mean.mrc, component_K.mrc, half_map_a.mrc, half_map_b.mrc, mask.mrc,
+z.npy, precisions.npy, fsc.png, eigenvalues.png, reliability.txt and .json. `frazil analyze` and
+`frazil eval_vol` take the folder.
 
   frazil train_pca particles.frz --zdim 7 -o pca
   frazil train_pca particles.star --zdim 7 --fit 100000 -o pca

@@ -35,6 +35,8 @@ from frazil.runs.journal import Journal
 from frazil.store.reader import ParticleStore
 
 WINDOW_ROWS = 8192
+# A kill costs at most this, and the pass under way.
+CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(eq=False)
@@ -79,13 +81,17 @@ def fit_all(fitting: Fitting) -> Embedding:
     """Run the passes that are left; return the latents of all particles."""
     state, plan = fitting.state, fitting.plan
     source: _Source | None = None
+    saved = time.monotonic()
     with Journal(fitting.run.journal_path, fitting.journal_bytes) as journal:
         while state.step < len(steps := plan.steps(state.support)):
             step = steps[state.step]
             if source is None or source.box_px != step.box_px:
                 source = _Source(fitting, fitting.fit_rows, step.box_px)
             _pass(fitting, step, len(steps), source, journal)
-            fitting.save(journal)
+            last = state.step == len(plan.steps(state.support))
+            if last or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                fitting.save(journal)
+                saved = time.monotonic()
         start = time.monotonic()
         found = _embed(fitting)
         journal.append(
