@@ -18,7 +18,7 @@ from frazil.analysis.latents import Latents, load_latents
 from frazil.analysis.settings import AnalyzeSettings, VolumeSettings
 from frazil.analysis.traverse import traverse_axis
 from frazil.analysis.volumes import TrainedGrid, check_volume_settings, volumes_need, write_volumes
-from frazil.engines.vae.load import load_model
+from frazil.engines.load import load_model
 from frazil.io.atomic import atomic_path, write_npy_atomic, write_text_atomic
 from frazil.runs.folder import Run, make_folder
 from frazil.runs.journal import read_journal
@@ -123,7 +123,7 @@ def write_clusters(analysis: _Analysis) -> None:
 def plot_sections(analysis: _Analysis) -> list[report.Section]:
     """Write the plots; return the sections of facts, training and latent space."""
     intervals, epochs = _learning_curves(analysis.run, analysis.latents.epoch)
-    seconds = sum(point["seconds"] for point in epochs)
+    seconds = _seconds(analysis.run, analysis.latents.epoch)
     learning = []
     if epochs or intervals:
         figure = plots.learning_figure(intervals, epochs)
@@ -229,6 +229,15 @@ def _learning_curves(run: Run, epoch: int) -> tuple[list[dict[str, float]], list
         elif "event" not in line:
             intervals.append({**point, "at": line["epoch"] - 1 + line["images"] / particles})
     return intervals, epochs
+
+
+def _seconds(run: Run, epoch: int) -> float:
+    """Return the time that the epochs of the VAE, or the passes of the PCA, took."""
+    if not run.journal_path.is_file():
+        return 0.0
+    lines = [line for line in read_journal(run.journal_path) if line.get("epoch", 0) <= epoch]
+    timed = [line for line in lines if line.get("event") in ("epoch", "pass", "embed")]
+    return float(sum(line.get("seconds", 0.0) for line in timed))
 
 
 def _described(analysis: _Analysis) -> list[tuple[str, str]]:

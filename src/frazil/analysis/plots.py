@@ -154,6 +154,25 @@ def fsc_figure(
         return figure
 
 
+def component_figure(
+    power_ratio: Sequence[float], agreement: Sequence[float], threshold: float
+) -> Figure:
+    """Return bars of the power (K,) of components, and of the agreement (K,) of two half sets."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        number = np.arange(1, len(power_ratio) + 1)
+        left.bar(number, power_ratio, color=_ACCENT)
+        left.set(xlabel="component", title="power, relative to the mean's")
+        colours = [_ACCENT if value > threshold else "#98a2b3" for value in agreement]
+        right.bar(number, agreement, color=colours)
+        right.axhline(threshold, color="#667085", lw=0.8, ls="--")
+        right.set(xlabel="direction", ylim=(0, 1), title="correlation of the half sets")
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return figure
+
+
 def pose_figure(rotations: NDArray[np.float32]) -> Figure:
     """Return the density of viewing directions of rotations (n, 3, 3) on an equal-area map.
 

@@ -33,8 +33,7 @@ def run_facts(run: Run, latents: Latents, seconds: float) -> report.Section:
         ("finest resolution", f"{2 * pixel_ang:.4g} Å" if pixel_ang else "unknown"),
         ("epoch", f"{latents.epoch} of {run.last_epoch} trained"),
         ("latent dimension", str(latents.z.shape[1])),
-        ("encoder", f"{model['enc_dim']} x {model['enc_layers']}"),
-        ("decoder", f"{model['dec_dim']} x {model['dec_layers']}"),
+        *_networks(model),
         ("training time", _duration(seconds)),
         ("seed", str(config.get("seed", "?"))),
         ("particles from", str(config.get("store", "?"))),
@@ -51,6 +50,15 @@ def run_facts(run: Run, latents: Latents, seconds: float) -> report.Section:
     command = config.get("command", "")
     text = command if isinstance(command, str) else " ".join(map(str, command))
     return report.Section("run", "Run", text or "Settings of the run.", body)
+
+
+def _networks(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the sizes of a model's networks; of a linear model there are none."""
+    return [
+        (name, f"{model[f'{short}_dim']} x {model[f'{short}_layers']}")
+        for name, short in (("encoder", "enc"), ("decoder", "dec"))
+        if f"{short}_dim" in model
+    ]
 
 
 def cluster_volumes(clusters: Clusters, paths: Sequence[Path], latents: Latents) -> report.Section:

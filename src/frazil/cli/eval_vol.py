@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate the model and write."""
     from frazil.analysis import volumes
     from frazil.analysis.settings import VolumeSettings
-    from frazil.engines.vae.load import load_model
+    from frazil.engines.load import load_model
 
     settings = read_settings(args, VolumeSettings)
     points, origin = _points(args)

@@ -32,6 +32,7 @@ COMMANDS = {
     "info": ("info", "say what is in a particle file, a store, a volume or a pickle"),
     "verify": ("verify", "check every byte of a store against its checksums"),
     "train_vae": ("train_vae", "train cryoDRGN's variational autoencoder"),
+    "train_pca": ("train_pca", "fit principal volumes and latents in minutes, without a GPU"),
     "eval_vol": ("eval_vol", "write volumes at points of the latent space"),
     "analyze": ("analyze", "embed and cluster latents, write volumes and a report"),
     "backproject_voxel": ("backproject_voxel", "write a consensus map with half maps and FSC"),

@@ -35,18 +35,7 @@ def load_model(
     InputError : a file and an epoch; cryoDRGN's weights; weights of another network.
     CorruptDataError : the file is damaged.
     """
-    path = Path(run_or_weights)
-    if path.is_dir():
-        run = Run.open(path)
-        chosen = run.last_epoch if epoch is None else epoch
-        path = run.weights_path(chosen)
-        if not path.is_file():
-            there = ", ".join(map(str, run.epochs())) or "none"
-            raise MissingFileError(f"{run.path}: no weights of epoch {chosen}; there are: {there}")
-    elif epoch is not None:
-        raise InputError(f"{path}: is a file of weights; an epoch belongs to a run folder")
-    elif path.suffix == ".pkl":
-        raise InputError(f"{path}: cryoDRGN's weights cannot be read; a weights.N.safetensors is")
+    path = weights_path(run_or_weights, epoch)
     tensors, facts = load_checkpoint(path)
     found: dict[str, Any] | None = facts.get("config") if config is None else read_config(config)
     if found is None:
@@ -63,3 +52,26 @@ def load_model(
             f"{path}: belongs to a network of other sizes than {config or 'its configuration'}"
         ) from error
     return model.eval(), found
+
+
+def weights_path(run_or_weights: Path, epoch: int | None = None) -> Path:
+    """Return the weights.N.safetensors of a run folder's epoch (default: the last), or the file.
+
+    Raises
+    ------
+    MissingFileError : no such run or epoch.
+    InputError : a file and an epoch; cryoDRGN's weights.
+    """
+    path = Path(run_or_weights)
+    if path.is_dir():
+        run = Run.open(path)
+        chosen = run.last_epoch if epoch is None else epoch
+        path = run.weights_path(chosen)
+        if not path.is_file():
+            there = ", ".join(map(str, run.epochs())) or "none"
+            raise MissingFileError(f"{run.path}: no weights of epoch {chosen}; there are: {there}")
+    elif epoch is not None:
+        raise InputError(f"{path}: is a file of weights; an epoch belongs to a run folder")
+    elif path.suffix == ".pkl":
+        raise InputError(f"{path}: cryoDRGN's weights cannot be read; a weights.N.safetensors is")
+    return path

@@ -1,0 +1,196 @@
+"""How a run of train_pca begins, or goes on.
+
+Owns: the decision between a new run, a continuation and a refusal, the particles of the fit, and
+what config.json says. Does not own: the loop (`loop`), the folder's names (`frazil.runs`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from frazil import __version__
+from frazil.engines import particles
+from frazil.engines.particles import Say
+from frazil.engines.pca.loop import WINDOW_ROWS, Fitting, begin_state
+from frazil.engines.pca.memory import check_budget, needs
+from frazil.engines.pca.schedule import Plan
+from frazil.engines.pca.settings import PcaSettings, differing_names
+from frazil.engines.pca.state import State
+from frazil.engines.vae.data import data_digest
+from frazil.errors import InputError, OutputExistsError
+from frazil.io.mrc import read_volume
+from frazil.loader.prefetch import LoaderSettings, ParticleLoader
+from frazil.preprocess.settings import PackSettings
+from frazil.runs.checkpoint import load_checkpoint
+from frazil.runs.folder import Run, is_run
+from frazil.store.budget import allowed_bytes, size_text
+from frazil.store.reader import ParticleStore
+
+FINISHED = "reliability.json"
+
+
+def check_request(outdir: Path, settings: PcaSettings, overwrite: bool) -> None:
+    """Refuse what can be refused before particles are read or packed.
+
+    Raises
+    ------
+    OutputExistsError : the folder holds a complete run, or one with other settings.
+    """
+    if is_run(outdir) and not overwrite:
+        run = Run.open(outdir)
+        _refuse(run, differing_names(settings, run.config.get("settings", {})))
+        if (outdir / FINISHED).exists():
+            raise OutputExistsError(f"{outdir}: is complete; give --overwrite to begin anew")
+
+
+def open_store(settings: PcaSettings, outdir: Path, say: Say) -> ParticleStore:
+    """Return a store of the input's particles; see `engines.particles.open_store`."""
+    data = settings.data
+    packing = PackSettings(
+        box_px=data.box_px, uninvert_data=data.uninvert_data, precision=data.precision
+    )
+    return particles.open_store(data, outdir, packing, say)
+
+
+def begin_or_resume(
+    outdir: Path,
+    settings: PcaSettings,
+    store: ParticleStore,
+    command: str,
+    overwrite: bool,
+    say: Say,
+) -> Fitting:
+    """Return a fit in `outdir`: new, or where the run in it was stopped.
+
+    Raises
+    ------
+    InputError : no poses, too few particles, or a mask that does not fit.
+    OutputExistsError : the run was made with other settings or data.
+    BudgetError : --memory is too small.
+    """
+    data, model = settings.data, settings.model
+    selected = particles.selected_rows(data, store.count)
+    loader = ParticleLoader(
+        store, LoaderSettings(batch_size=1, window_rows=WINDOW_ROWS), selected, data.box_px
+    )
+    if loader.excluded:
+        say(f"{loader.excluded} images hold pixels that are not finite and are left out")
+    if loader.columns.ctf_parameters is None:
+        say("no CTF is known: images are taken as they are")
+    rows = np.sort(loader.columns.rows.numpy())
+    if len(np.unique(rows)) != len(rows):
+        raise InputError(f"--ind {data.ind}: names a row twice; latents need distinct rows")
+    fit_rows = chosen_rows(rows, model.fit, model.seed)
+    plan = Plan(
+        loader.box_px,
+        model.zdim,
+        model.padding,
+        model.low_radius,
+        model.low_iterations,
+        model.seed,
+        _given_mask(model.mask, loader.box_px),
+    )
+    wanted = needs(
+        plan.geometry(loader.box_px), model.zdim, len(fit_rows), len(rows), data.max_threads
+    )
+    left = check_budget(wanted, allowed_bytes(data.memory))
+    say(
+        f"{len(fit_rows)} of {len(rows)} particles of {loader.box_px} px are fitted; memory: sums "
+        f"{size_text(wanted.sums)}, volumes {size_text(wanted.volumes)}, results "
+        f"{size_text(wanted.results)}, up to {size_text(left)} for particles"
+    )
+    say("the first pass of each kind compiles its loops (seconds, once on this machine)")
+    config = _config(settings, loader, command)
+    state = begin_state(store, plan, loader.norm_scale)
+    journal_bytes = 0
+    if is_run(outdir) and not overwrite:
+        run = Run.open(outdir)
+        if run.config.get("data_digest") != config["data_digest"]:
+            _refuse(run, ["the particles, poses, CTF or --ind"])
+        run.config = config
+        run.write_config()
+        run.write_rows(rows)
+        if run.checkpoint_path.is_file():
+            tensors, facts = load_checkpoint(run.checkpoint_path)
+            state, journal_bytes = State.restored(tensors, facts["state"]), facts["journal_bytes"]
+            say(f"{outdir}: goes on after pass {state.step}")
+    else:
+        run = Run.create(outdir, config, overwrite)
+        (outdir / FINISHED).unlink(missing_ok=True)
+        run.write_rows(rows)
+    return Fitting(
+        run,
+        store,
+        plan,
+        state,
+        rows,
+        fit_rows,
+        loader.norm_scale,
+        left,
+        data.max_threads,
+        journal_bytes,
+    )
+
+
+def chosen_rows(rows: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:
+    """Return the rows of the fit: all, or a random subset of `count`, sorted.
+
+    Raises
+    ------
+    InputError : fewer than two particles.
+    """
+    if len(rows) < 2:
+        raise InputError(f"{len(rows)} particle is too few for two half sets; give at least 2")
+    if count is None or count >= len(rows):
+        return rows
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return np.sort(generator.choice(rows, count, replace=False))
+
+
+def _given_mask(path: str | None, box_px: int) -> Tensor | None:
+    """Return the mask (D, D, D) of a file, 0 to 1.
+
+    Raises
+    ------
+    InputError : another box than that of the fit.
+    """
+    if path is None:
+        return None
+    mask = torch.from_numpy(np.array(read_volume(Path(path))[0], np.float32))
+    if mask.shape != (box_px,) * 3:
+        raise InputError(f"--mask {path}: has {tuple(mask.shape)} px, {box_px} px wanted")
+    if float(mask.min()) < -1e-3 or float(mask.max()) > 1.001 or float(mask.max()) <= 0:
+        raise InputError(f"--mask {path}: values must lie between 0 and 1")
+    return mask.clamp(0, 1)
+
+
+def _refuse(run: Run, differing: list[str]) -> None:
+    """Raise OutputExistsError when a run cannot be continued because of these differences."""
+    if differing:
+        raise OutputExistsError(
+            f"{run.path}: holds a run with other settings: {', '.join(differing)}; "
+            "choose another folder, or --overwrite"
+        )
+
+
+def _config(settings: PcaSettings, loader: ParticleLoader, command: str) -> dict[str, Any]:
+    """Return what config.json holds."""
+    return {
+        "program": "frazil train_pca",
+        "version": __version__,
+        "command": command,
+        "settings": settings.to_json(),
+        "model": {"zdim": settings.model.zdim},
+        "store": str(loader.store.path.resolve()),
+        "particles": loader.row_count,
+        "rows": "rows.npy",
+        "box_px": loader.box_px,
+        "pixel_size_ang": loader.pixel_size_ang,
+        "norm": [0.0, loader.norm_scale],
+        "seed": settings.model.seed,
+        "data_digest": data_digest(loader),
+    }

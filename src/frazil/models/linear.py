@@ -1,0 +1,56 @@
+"""The linear model of volumes: a mean and K components.
+
+Owns: the map from a latent to coefficients. Does not own: how the volumes are found
+(`frazil.engines.pca`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from frazil.geometry.slicing import half_grid_from_volume
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """Sizes of the model: `zdim` components."""
+
+    zdim: int
+
+
+class LinearModel:
+    """Volumes mean + sum of z_k times component k.
+
+    Parameters
+    ----------
+    maps : (K + 1, D, D, D) float32, the mean first, in units of the data's norm scale.
+    """
+
+    def __init__(self, maps: Tensor) -> None:
+        self.config = LinearConfig(len(maps) - 1)
+        self._maps = Parameter(maps, requires_grad=False)
+        self._grids = torch.stack([half_grid_from_volume(volume) for volume in maps])
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """Iterate over the weights; `recurse` is there for the likeness to a torch module."""
+        return iter([self._maps])
+
+    def decode_points(self, points: Tensor, z: Tensor) -> Tensor:
+        """Return (M,) complex64 coefficients of the volume of z (Z,) at points (M, 3).
+
+        Parameters
+        ----------
+        points : whole numbers (kx, ky, kz) in cycles per box, |k| <= D/2.
+        """
+        where = torch.round(points).long()
+        flipped = where[:, 0] < 0
+        where = torch.where(flipped[:, None], -where, where)
+        radius = self._grids.shape[-1] - 2
+        x, y, z_axis = where.unbind(1)
+        values = self._grids[:, z_axis + radius, y + radius, x]  # (K + 1, M)
+        weights = torch.cat([z.new_ones(1), z]).to(values.dtype)
+        found = weights @ values
+        return torch.where(flipped, found.conj(), found)
