@@ -607,7 +607,7 @@ def _is_worker(command: Path) -> bool:
         words = command.read_bytes()
     except OSError:
         return False
-    return b"multiprocessing" in words and b"tracker" not in words
+    return b"multiprocessing" in words and b"resource_tracker" not in words
 
 
 def row(
