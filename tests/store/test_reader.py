@@ -1,7 +1,6 @@
 """A store gives back what was packed, to numpy too, and names every byte that changed."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -276,29 +275,3 @@ def test_rms_is_that_of_the_disc(packed: ParticleStore, box_px: int) -> None:
 def test_a_box_that_the_store_does_not_hold_is_refused(packed: ParticleStore, box_px: int) -> None:
     with pytest.raises(InputError, match=f"-D {box_px}"):
         packed.rms(box_px)
-
-
-@pytest.mark.parametrize("blocks", [(0, 1), (1, 3), (0, 3)])
-def test_pages_are_dropped_behind_a_read_only_when_asked_and_no_others(
-    packed: ParticleStore, monkeypatch: pytest.MonkeyPatch, blocks: tuple[int, int]
-) -> None:
-    advice: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(
-        reader.os,
-        "posix_fadvise",
-        lambda file, start, size, kind: advice.append((kind, start, size)),
-    )
-    monkeypatch.setattr(reader, "PAGE_BYTES", 64)
-    buffers = packed.band_tensors(packed.block_range_rows(0, *blocks), 2)
-    packed.read_blocks(0, *blocks, buffers)
-    assert not advice
-    kept = [buffer.clone() for buffer in buffers]
-    packed.read_blocks(0, *blocks, buffers, keep_pages=False)
-    assert all(torch.equal(one, other) for one, other in zip(kept, buffers, strict=True))
-    drops = [(start, size) for kind, start, size in advice if kind == os.POSIX_FADV_DONTNEED]
-    assert [kind for kind, *_ in advice][::2] == [os.POSIX_FADV_RANDOM] * 2  # no reading ahead
-    for (start, size), buffer in zip(drops, buffers, strict=True):
-        first = 128 + 8 * blocks[0] * buffer.shape[1]  # behind the .npy header
-        assert start % 64 == 0 and size % 64 == 0
-        assert start <= first < start + 64
-        assert start + size - 64 < first + buffer.nbytes <= start + size

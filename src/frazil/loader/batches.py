@@ -16,9 +16,6 @@ from frazil.errors import InputError
 from frazil.geometry.ctf import CTF_COLUMNS
 from frazil.store.records import ParticleRecords
 
-# Rows decoded at a time, which stay in the processor's cache from step to step.
-DECODE_ROWS = 32
-
 
 @dataclass(frozen=True, eq=False)
 class ParticleBatch:
@@ -115,17 +112,26 @@ class Decoder:
     def coefficients(self, codes: Sequence[Tensor], scale: Tensor) -> Tensor:
         """Return (B, P) complex64 coefficients of the codes of all bands and scales (B,)."""
         out = torch.empty(len(scale), len(self.step), dtype=torch.float32, device=scale.device)
-        rows = DECODE_ROWS if scale.device.type == "cpu" else max(1, len(scale))
-        for start in range(0, len(scale), rows):
-            block, column = out[start : start + rows], 0
-            for band in codes:
-                part = block[:, column : column + band.shape[1]]
-                part.copy_(band[start : start + rows])
-                column += band.shape[1]
-            block.mul_(self.step)
-            block.mul_(scale[start : start + rows, None])
+        on_processor = scale.device.type == "cpu" and codes[0].dtype == torch.int8
+        (decode_in_one_pass if on_processor else decode_anywhere)(codes, self.step, scale, out)
         found = torch.view_as_complex(out.view(len(out), len(self.step) // 2, 2))  # (B, P')
         return found if self.picked is None else found[:, self.picked]
+
+
+def decode_anywhere(codes: Sequence[Tensor], step: Tensor, scale: Tensor, out: Tensor) -> None:
+    """Fill out (B, 2 P') with the codes of all bands x step (2 P') x scale (B,), any type."""
+    torch.cat([band.float() for band in codes], dim=1, out=out)
+    out.mul_(step).mul_(scale[:, None])
+
+
+def decode_in_one_pass(codes: Sequence[Tensor], step: Tensor, scale: Tensor, out: Tensor) -> None:
+    """Do the same for int8 in memory, to the same bits in half the time."""
+    from frazil.loader.compiled import decode_int8  # numba takes a fifth of a second
+
+    column = 0
+    for band in codes:
+        decode_int8(band.numpy(), step.numpy(), scale.numpy(), column, out.numpy())
+        column += band.shape[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ Owns: the choice between keeping codes and dropping the page cache behind the re
 the order of reading (`prefetch`) or the files (`frazil.store.reader`).
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Literal
 
@@ -37,16 +38,22 @@ class CachedBlocks:
         self.mode: Literal["cached", "streamed"] = (
             "cached" if self.needed_bytes <= budget_bytes else "streamed"
         )
-        self._kept: dict[int, list[Tensor]] = {}
+        # Where each chunk's rows lie among the kept ones, which is memory only once it is filled.
+        self._start = np.concatenate([[0], np.cumsum(layout.stored)])
+        self._kept: list[Tensor] = []
+        self._there: set[int] = set()
+        self._lock = threading.Lock()
 
     @property
     def held_bytes(self) -> int:
         """Bytes of the codes kept so far."""
-        return sum(codes.nbytes for chunk in self._kept.values() for codes in chunk)
+        row_bytes = sum(codes.element_size() * codes.shape[1] for codes in self._kept)
+        return int(self.layout.stored[list(self._there)].sum()) * row_bytes
 
     def forget(self) -> None:
         """Free the codes kept so far."""
-        self._kept.clear()
+        self._there.clear()
+        self._kept = []
 
     def read(self, chunk: int, out: Sequence[Tensor], keep: bool) -> None:
         """Fill one buffer per band with the codes of a chunk; safe in several threads at once.
@@ -60,17 +67,22 @@ class CachedBlocks:
         MissingFileError, CorruptDataError : see `ParticleStore.read_blocks`; a chunk is checked
             when it is read from disk, and kept only if it is sound.
         """
-        kept = self._kept.get(chunk)
-        if kept is None:
-            layout = self.layout
-            first, stop = int(layout.first_block[chunk]), int(layout.stop_block[chunk])
-            keep_pages = self.mode == "cached"
-            self.source.read_blocks(int(layout.shard[chunk]), first, stop, out, keep_pages)
-            if keep and self.mode == "cached":
-                fresh = self.source.band_tensors(len(out[0]), len(out))
-                for target, codes in zip(fresh, out, strict=True):
-                    np.copyto(target.numpy(), codes.numpy())
-                self._kept[chunk] = fresh
+        kept = slice(int(self._start[chunk]), int(self._start[chunk + 1]))
+        if chunk in self._there:
+            _copy([codes[kept] for codes in self._kept], out)
             return
-        for target, codes in zip(out, kept, strict=True):
-            np.copyto(target.numpy(), codes.numpy())
+        layout, cached = self.layout, self.mode == "cached"
+        first, stop = int(layout.first_block[chunk]), int(layout.stop_block[chunk])
+        self.source.read_blocks(int(layout.shard[chunk]), first, stop, out, cached)
+        if keep and cached:
+            with self._lock:
+                if not self._kept:
+                    self._kept = self.source.band_tensors(int(self._start[-1]), len(out))
+            _copy(out, [codes[kept] for codes in self._kept])
+            self._there.add(chunk)
+
+
+def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
+    """Copy codes band by band; numpy lets other threads run meanwhile."""
+    for codes, room in zip(source, target, strict=True):
+        np.copyto(room.numpy(), codes.numpy())

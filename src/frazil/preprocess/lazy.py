@@ -26,8 +26,9 @@ from frazil.preprocess.parallel import one_torch_thread
 from frazil.preprocess.prepared import CodeScale, PreparedImages
 from frazil.preprocess.settings import PackSettings
 from frazil.preprocess.statistics import reference_shell_rms
-from frazil.store.codec import TORCH_TYPES, Codec
+from frazil.store.codec import Codec
 from frazil.store.manifest import BandRecord, Precision, bands_for_box, disc_rms
+from frazil.store.records import empty_codes
 
 # The loader reads a few blocks at a time. Unlike a store's, these are neighbours in the source, so
 # they are small: a window of thousands of rows then holds a hundred random places of the source.
@@ -177,9 +178,7 @@ class LazyStore:
 
     def band_tensors(self, count: int, bands: int) -> list[Tensor]:
         """Return empty code buffers (count, 2 P_b), one per leading band."""
-        kind = TORCH_TYPES[self.manifest.precision]
-        widths = [2 * (band.stop - band.start) for band in self.manifest.bands[:bands]]
-        return [torch.empty(count, width, dtype=kind) for width in widths]
+        return empty_codes(self.manifest, count, bands)
 
     def read_blocks(
         self, shard: int, first: int, stop: int, out: Sequence[Tensor], keep_pages: bool = True

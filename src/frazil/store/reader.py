@@ -4,7 +4,6 @@ Owns: the read-only view of a store and its file descriptors. Does not own: the 
 and batches (`frazil.loader`).
 """
 
-import os
 import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +18,12 @@ from torch import Tensor
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.geometry.packing import HalfDisc, half_disc
 from frazil.io.particles import ParticleTable
-from frazil.store.codec import NUMPY_TYPES, TORCH_TYPES, Codec
+from frazil.store.codec import NUMPY_TYPES, Codec
+from frazil.store.direct import is_cached, read_past_cache, read_through_cache
 from frazil.store.manifest import Manifest, read_manifest
+from frazil.store.records import empty_codes
 from frazil.store.writer import block_checksums, file_checksum, shard_path
 
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _REMEDY = "restore the file or pack again"
 # What numpy raises on the way through a damaged .npy header.
 _BAD_HEADER = (ValueError, TypeError, EOFError, SyntaxError, OverflowError, tokenize.TokenError)
@@ -179,9 +179,7 @@ class ParticleStore:
 
     def band_tensors(self, count: int, bands: int) -> list[Tensor]:
         """Return empty code buffers (count, 2 P_b), one per leading band."""
-        kind = TORCH_TYPES[self.manifest.precision]
-        widths = [2 * (band.stop - band.start) for band in self.manifest.bands[:bands]]
-        return [torch.empty(count, width, dtype=kind) for width in widths]
+        return empty_codes(self.manifest, count, bands)
 
     def read_blocks(
         self, shard: int, first: int, stop: int, out: Sequence[Tensor], keep_pages: bool = True
@@ -191,8 +189,9 @@ class ParticleStore:
         Parameters
         ----------
         out : contiguous (rows, 2 P_b) tensors of the store's type, for the leading bands.
-        keep_pages : False drops what was read from the page cache, so that a pass over a store
-            larger than memory does not push out everything else.
+        keep_pages : read through the page cache where the file is in it already. Else, and always
+            if False, nothing is left there, so that a pass over a store larger than memory does not
+            push out everything else.
 
         Raises
         ------
@@ -270,15 +269,20 @@ class ParticleStore:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One .npy of rows: where its data begin. Opened for each read, so no descriptor is held."""
+    """One .npy of rows: where its data begin, and whether it was in the page cache when first used.
+
+    Opened for each read, so no descriptor is held.
+    """
 
     path: Path
     data_offset: int
     row_bytes: int
+    cached: bool
 
     @classmethod
     def open(cls, path: Path, shape: tuple[int, int], kind: np.dtype) -> "ShardFile":
         try:
+            cached = is_cached(path)
             with path.open("rb") as file:
                 version = np.lib.format.read_magic(file)
                 if version != (1, 0):
@@ -294,42 +298,18 @@ class ShardFile:
                 f"{path}: holds {found_shape} {found_kind}, the manifest says {shape} {kind}; "
                 f"{_REMEDY}"
             )
-        return cls(path, offset, shape[1] * kind.itemsize)
+        return cls(path, offset, shape[1] * kind.itemsize, cached)
 
     def read_into(self, out: np.ndarray, first_row: int, keep_pages: bool) -> None:
-        """Fill a contiguous array with rows from first_row on."""
-        view = out.reshape(-1).view(np.uint8).data
+        """Fill a contiguous array with rows from first_row on; see `ParticleStore.read_blocks`."""
         position = self.data_offset + first_row * self.row_bytes
+        read = read_through_cache if keep_pages and self.cached else read_past_cache
         try:
-            descriptor = os.open(self.path, os.O_RDONLY)
+            got = read(self.path, out.reshape(-1).view(np.uint8), position)
         except FileNotFoundError as error:
             raise MissingFileError(f"{self.path}: a shard is lost; {_REMEDY}") from error
-        try:
-            if not keep_pages:
-                _advise_read_once(descriptor)
-            while view:
-                got = os.preadv(descriptor, [view], position)
-                if got == 0:
-                    raise CorruptDataError(f"{self.path}: ends at byte {position}; {_REMEDY}")
-                view, position = view[got:], position + got
-            if not keep_pages:
-                drop_pages(descriptor, position - out.nbytes, position)
-        finally:
-            os.close(descriptor)
-
-
-def _advise_read_once(descriptor: int) -> None:
-    """Keep the kernel from reading on after what is asked for; nobody would drop those pages."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-
-
-def drop_pages(descriptor: int, start: int, stop: int) -> None:
-    """Drop bytes [start, stop) of a file from the page cache, with the pages at both ends."""
-    if hasattr(os, "posix_fadvise"):
-        start -= start % PAGE_BYTES
-        stop += -stop % PAGE_BYTES
-        os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
+        if got < out.nbytes:
+            raise CorruptDataError(f"{self.path}: ends at byte {position + got}; {_REMEDY}")
 
 
 def shard_files(folder: Path, manifest: Manifest, box_px: int) -> Iterator[Path]:

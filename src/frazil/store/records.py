@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from frazil.geometry.packing import HalfDisc
-from frazil.store.codec import Codec
+from frazil.store.codec import TORCH_TYPES, Codec
 from frazil.store.manifest import BandRecord, Precision
 
 
@@ -104,3 +105,9 @@ class ParticleRecords(Protocol):
 
     def identity(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return arrays that differ when the images of these rows do."""
+
+
+def empty_codes(layout: RecordLayout, count: int, bands: int) -> list[Tensor]:
+    """Return empty code buffers (count, 2 P_b), one per leading band."""
+    widths = [2 * (band.stop - band.start) for band in layout.bands[:bands]]
+    return [torch.empty(count, width, dtype=TORCH_TYPES[layout.precision]) for width in widths]

@@ -18,7 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 
-Kernel = Callable[..., None]
+from frazil.loader.compiled import Kernel, compiled
 
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
@@ -30,12 +30,7 @@ F = np.float32
 
 
 def _compiled(function: Callable[..., Any]) -> Kernel:
-    """Return the function compiled; kept on disk where a cache folder can be written."""
-    try:
-        kernel: Kernel = numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # neither the package nor the user's cache folder can be written
-        kernel = numba.njit(**_OPTIONS)(function)
-    return kernel
+    return compiled(function, **_OPTIONS)
 
 
 def _inline(function: Callable[..., Any]) -> Any:
