@@ -7,6 +7,7 @@ embeds all particles. Does not own: what a pass changes (`schedule`), how a run 
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from frazil.engines.backproject import assign_halves
+from frazil.engines.distributed import ONE_RANK, Ranks
 from frazil.engines.pca import schedule
 from frazil.engines.pca.expectation import Posterior
 from frazil.engines.pca.schedule import Plan, Step
@@ -49,6 +51,7 @@ class Fitting:
     norm_scale : what coefficients are divided by, in every working box.
     loader_bytes : ceiling of the particles' buffers.
     journal_bytes : length of the journal at the state.
+    ranks : those among which particles are divided; the first one writes.
     """
 
     run: Run
@@ -61,6 +64,7 @@ class Fitting:
     loader_bytes: int
     threads: int
     journal_bytes: int = 0
+    ranks: Ranks = ONE_RANK
 
     def save(self, journal: Journal) -> None:
         """Write the state to the run's checkpoint."""
@@ -82,25 +86,29 @@ def fit_all(fitting: Fitting) -> Embedding:
     state, plan = fitting.state, fitting.plan
     source: _Source | None = None
     saved = time.monotonic()
-    with Journal(fitting.run.journal_path, fitting.journal_bytes) as journal:
+    first = fitting.ranks.first
+    opened = Journal(fitting.run.journal_path, fitting.journal_bytes) if first else nullcontext()
+    with opened as journal:
         while state.step < len(steps := plan.steps(state.support)):
             step = steps[state.step]
             if source is None or source.box_px != step.box_px:
                 source = _Source(fitting, fitting.fit_rows, step.box_px)
             _pass(fitting, step, len(steps), source, journal)
             last = state.step == len(plan.steps(state.support))
-            if last or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            if journal and (last or time.monotonic() - saved >= CHECKPOINT_SECONDS):
                 fitting.save(journal)
                 saved = time.monotonic()
         start = time.monotonic()
         found = _embed(fitting)
-        journal.append(
-            {"event": "embed", "images": len(fitting.rows), "seconds": time.monotonic() - start}
-        )
+        if journal:
+            seconds = time.monotonic() - start
+            journal.append({"event": "embed", "images": len(fitting.rows), "seconds": seconds})
     return found
 
 
-def _pass(fitting: Fitting, step: Step, count: int, source: "_Source", journal: Journal) -> None:
+def _pass(
+    fitting: Fitting, step: Step, count: int, source: "_Source", journal: Journal | None
+) -> None:
     """Run one pass and take it into the state."""
     state, plan = fitting.state, fitting.plan
     start, number = time.monotonic(), state.step + 1
@@ -116,11 +124,17 @@ def _pass(fitting: Fitting, step: Step, count: int, source: "_Source", journal: 
     )
     what = f"pass {number}/{count} ({step.kind}, {step.box_px} px)"
     found = run_pass(source.batches(what), fit, True, fitting.threads)
+    for part in found:
+        part.join(fitting.ranks)
     schedule.advance(state, plan, step, geometry, found)
+    for model in state.models:  # where processors differ, so would the last bits
+        fitting.ranks.share(model)
     seconds = time.monotonic() - start
     line = _figures(step, found)
-    journal.append({"event": "pass", "epoch": number, **line, "seconds": seconds})
-    print(f"# {what}: log likelihood per image {line['evidence']:.2f}, {seconds:.1f} s", flush=True)
+    if journal:
+        journal.append({"event": "pass", "epoch": number, **line, "seconds": seconds})
+        said = f"log likelihood per image {line['evidence']:.2f}, {seconds:.1f} s"
+        print(f"# {what}: {said}", flush=True)
 
 
 def _figures(step: Step, found: list[PassSums]) -> dict[str, float | int | str]:
@@ -135,8 +149,8 @@ def _embed(fitting: Fitting) -> Embedding:
     zdim = fitting.plan.zdim
     position = np.full(fitting.store.count, -1)
     position[fitting.rows] = np.arange(len(fitting.rows))
-    mean = np.full((len(fitting.rows), zdim), np.nan, np.float32)
-    precision = np.full((len(fitting.rows), zdim, zdim), np.nan, np.float32)
+    mean = np.zeros((len(fitting.rows), zdim), np.float32)
+    precision = np.zeros((len(fitting.rows), zdim, zdim), np.float32)
 
     def keep(rows: Tensor, found: Posterior) -> None:
         places = position[rows.numpy()]
@@ -147,8 +161,11 @@ def _embed(fitting: Fitting) -> Embedding:
     geometry = fitting.plan.geometry(state.box_px)
     fit = Fit(state.models, state.deviation, one, optics_groups(fitting.store), geometry)
     source = _Source(fitting, fitting.rows, state.box_px)
-    found = run_pass(source.batches("embedding"), fit, False, fitting.threads, keep)
-    return Embedding(mean, precision, found[0].evidence / len(fitting.rows))
+    found = run_pass(source.batches("embedding"), fit, False, fitting.threads, keep)[0]
+    found.join(fitting.ranks)
+    for values in (mean, precision):  # each particle was some rank's, and is zero elsewhere
+        fitting.ranks.add(values)
+    return Embedding(mean, precision, found.evidence / len(fitting.rows))
 
 
 def optics_groups(store: ParticleStore) -> NDArray[np.int64]:
@@ -179,7 +196,7 @@ class _Source:
     """The particles of one working box, with a progress bar."""
 
     def __init__(self, fitting: Fitting, rows: NDArray[np.int64], box_px: int) -> None:
-        self.box_px = box_px
+        self.box_px, self.ranks = box_px, fitting.ranks
         self.loader = ParticleLoader(
             fitting.store,
             LoaderSettings(
@@ -190,14 +207,24 @@ class _Source:
             rows,
             box_px,
             fitting.norm_scale,
+            fitting.ranks.rank,
+            fitting.ranks.size,
         )
 
     def batches(self, what: str) -> Iterator[ParticleBatch]:
-        """Yield all batches; the same order in every pass, which later ones take from memory."""
+        """Yield this rank's part of all batches.
+
+        The order is the same in every pass, and later ones take them from memory.
+        """
         interval = 0.5 if sys.stderr.isatty() else 30.0
-        total = self.loader.row_count
         with tqdm(
-            total=total, desc=what, unit="img", leave=False, file=sys.stderr, mininterval=interval
+            total=self.loader.row_count // self.ranks.size,
+            desc=what,
+            unit="img",
+            leave=False,
+            file=sys.stderr,
+            mininterval=interval,
+            disable=not self.ranks.first,
         ) as bar:
             for batch in self.loader.epoch(1):
                 yield batch

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from frazil import __version__
 from frazil.engines import particles
+from frazil.engines.distributed import ONE_RANK, Ranks
 from frazil.engines.particles import Say
 from frazil.engines.pca.loop import WINDOW_ROWS, Fitting, begin_state
 from frazil.engines.pca.memory import check_budget, needs
@@ -63,6 +64,7 @@ def begin_or_resume(
     command: str,
     overwrite: bool,
     say: Say,
+    ranks: Ranks = ONE_RANK,
 ) -> Fitting:
     """Return a fit in `outdir`: new, or where the run in it was stopped.
 
@@ -133,6 +135,7 @@ def begin_or_resume(
         left,
         data.max_threads,
         journal_bytes,
+        ranks,
     )
 
 

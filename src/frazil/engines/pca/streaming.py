@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from frazil.engines.distributed import Ranks
 from frazil.engines.pca import expectation
 from frazil.engines.pca.expectation import Posterior
 from frazil.engines.pca.grids import Geometry, to_lanes
@@ -80,6 +81,15 @@ class PassSums:
         self.power += other.power
         self.counts += other.counts
         self.images += other.images
+
+    def join(self, ranks: Ranks) -> None:
+        """Add the sums of all ranks, in place."""
+        if self.voxels is not None:
+            self.voxels.join(ranks)
+        numbers = np.array([self.evidence, self.images])
+        for values in (self.second, self.power, self.counts, numbers):
+            ranks.add(values)
+        self.evidence, self.images = float(numbers[0]), int(numbers[1])
 
 
 def run_pass(

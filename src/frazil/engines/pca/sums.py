@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from frazil.engines.distributed import Ranks
 from frazil.engines.pca.grids import Geometry, from_lanes, to_lanes
 from frazil.engines.pca.kernels import solve_kernel
 
@@ -62,6 +63,12 @@ class VoxelSums:
         else:
             self.recent += other.recent
         self.images += other.images
+
+    def join(self, ranks: Ranks) -> None:
+        """Add the sums of all ranks, in place; they are the same on each afterwards."""
+        if ranks.any(self.total is not None):
+            self._flush()
+        ranks.add(self.recent if self.total is None else self.total)
 
     def _flush(self) -> None:
         self.total = _sum(self.total, self.recent)
