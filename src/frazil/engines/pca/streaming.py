@@ -11,6 +11,7 @@ private sums, added at the end.
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from frazil.engines.distributed import Ranks
 from frazil.engines.pca import expectation
 from frazil.engines.pca.expectation import Posterior
 from frazil.engines.pca.grids import Geometry, to_lanes
-from frazil.engines.pca.images import whitened
+from frazil.engines.pca.images import WhiteImages, whitened
 from frazil.engines.pca.kernels import extract_kernel, insert_kernel, residual_kernel
 from frazil.engines.pca.sums import VoxelSums, upper_triangle
 from frazil.loader.batches import ParticleBatch
@@ -185,37 +186,66 @@ class _Worker:
 
     def work(self, batch: ParticleBatch, part: Tensor) -> None:
         """Add some images of a batch."""
-        for chunk in torch.split(part, self.chunk):
-            if len(chunk):
-                self._add(batch, chunk)
+        if not len(part):
+            return
+        chunks = torch.split(part, self.chunk)
+        if self.values is None:
+            # Small matrices: all together cost far less than chunk by chunk.
+            self._expect(batch, part, np.concatenate([self._gram(batch, c)[0] for c in chunks]))
+            return
+        for chunk in chunks:
+            gram, images = self._gram(batch, chunk)
+            self._insert(batch, chunk, images, self._expect(batch, chunk, gram))
 
-    def _add(self, batch: ParticleBatch, chunk: Tensor) -> None:
-        geometry, sums, count = self.fit.geometry, self.sums, len(chunk)
-        rows = batch.rows[chunk]
-        group = self.fit.group_of_row[rows.numpy()]
-        # 1. Whitened images and designs.
-        images = whitened(batch, chunk, self.fit.deviation, group, geometry)
-        places = (geometry.shape, images.rotations, geometry.kx, geometry.ky, images.factor)
+    def _gram(self, batch: ParticleBatch, chunk: Tensor) -> tuple[NDArray[np.float32], WhiteImages]:
+        """Fill the designs of a chunk; return their Gram matrices (b, L + 1, L + 1)."""
+        geometry, count = self.fit.geometry, len(chunk)
+        images = whitened(batch, chunk, self.fit.deviation, self._group(batch, chunk), geometry)
         design = self.design[:count]
-        self.extract(self.grid, *places, images.data, design)
-        matrix = torch.from_numpy(design).view(count, 2 * design.shape[1], -1)
-        # 2. E-step.
-        found = expectation.posterior(torch.bmm(matrix.transpose(1, 2), matrix))
+        self.extract(self.grid, *_places(geometry, images), images.data, design)
+        columns = design.shape[2] // 2
+        gram = np.empty((count, columns, columns), np.float32)
+        for matrix, out in zip(design.reshape(count, -1, columns), gram, strict=True):
+            np.dot(matrix.T, matrix, out=out)  # BLAS takes half of a symmetric product
+        return gram, images
+
+    def _expect(self, batch: ParticleBatch, part: Tensor, gram: NDArray[np.float32]) -> Tensor:
+        """Add what the E-step gives; return the moments (b, L, L)."""
+        sums, group = self.sums, self._group(batch, part)
+        found = expectation.posterior(torch.from_numpy(gram))
         second = expectation.moments(found)
         if self.listener is not None:
-            self.listener(rows, found)
+            self.listener(batch.rows[part], found)
         sums.second += second.sum(0).numpy()
         sums.evidence += float(found.evidence.sum()) + float(self.constant[group].sum())
-        sums.images += count
-        # 3. Sums of the M-step.
+        sums.images += len(part)
+        return second
+
+    def _insert(
+        self, batch: ParticleBatch, chunk: Tensor, images: WhiteImages, second: Tensor
+    ) -> None:
+        """Add to the sums of the M-step."""
+        geometry, sums, count = self.fit.geometry, self.sums, len(chunk)
         if self.values is None or sums.voxels is None:
-            return
+            raise ValueError("this pass gathers no sums")
+        design, group = self.design[:count], self._group(batch, chunk)
+        matrix = torch.from_numpy(design).view(count, 2 * design.shape[1], -1)
         values = self.values[:count]
         torch.bmm(matrix, expectation.residual_weights(second).float(), out=values)
         power = np.zeros((count, self.fit.deviation.shape[1]))
         white = values.view(design.shape).numpy()
+        places = _places(geometry, images)
         self.insert(sums.voxels.recent, *places, upper_triangle(second), white)
         self.residual(design, white, geometry.shell, power)
         sums.voxels.count(count)
         np.add.at(sums.power, group, power)
         np.add.at(sums.counts, group, self.shell_counts)
+
+    def _group(self, batch: ParticleBatch, part: Tensor) -> NDArray[np.int64]:
+        """Return (b,) the optics groups of some images."""
+        return self.fit.group_of_row[batch.rows[part].numpy()]
+
+
+def _places(geometry: Geometry, images: WhiteImages) -> tuple[NDArray[Any], ...]:
+    """Return what the kernels take to find an image's voxels."""
+    return geometry.shape, images.rotations, geometry.kx, geometry.ky, images.factor
