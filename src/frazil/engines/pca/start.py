@@ -87,15 +87,7 @@ def begin_or_resume(
     if len(np.unique(rows)) != len(rows):
         raise InputError(f"--ind {data.ind}: names a row twice; latents need distinct rows")
     fit_rows = chosen_rows(rows, model.fit, model.seed)
-    plan = Plan(
-        loader.box_px,
-        model.zdim,
-        model.padding,
-        model.low_radius,
-        model.low_iterations,
-        model.seed,
-        _given_mask(model.mask, loader.box_px),
-    )
+    plan = Plan.of(loader.box_px, model, _given_mask(model.mask, loader.box_px))
     wanted = needs(
         plan.geometry(loader.box_px), model.zdim, len(fit_rows), len(rows), data.max_threads
     )
