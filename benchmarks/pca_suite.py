@@ -7,7 +7,7 @@ the scores of `simulated_sets` for
   nearest hundredth), per image the volume at that image's latent;
 - "consensus": the mean of the half maps, unregularised; "masked_consensus": times the run's mask;
 - "labels": back-projection of the particles that truly belong to a conformation (the state's, or
-  the nearest 1 or 4 hundredths, whichever is better), per conformation only;
+  the nearest 1, 4 or 10 hundredths, whichever is best within the mask), per conformation only;
 - "mean_of_truth": the mean of the true volumes, without noise: no single map is better;
 - "ceiling": the true volumes projected onto the best K components of all, without noise.
 
@@ -42,7 +42,7 @@ from simulated_sets import (
     volume_of,
 )
 
-LABEL_SHARES = (0.01, 0.04)
+LABEL_SHARES = (0.01, 0.04, 0.1)
 
 
 class Scored:
@@ -56,11 +56,11 @@ class Scored:
         self.curves: dict[str, dict[str, Any]] = {"per_conformation": {}, "per_image": {}}
 
     def add(self, what: str, name: str, volumes: list[Tensor]) -> float:
-        """Score volumes per conformation or per image; return their AUC."""
+        """Score volumes per conformation or per image; return their AUC within the mask."""
         true = self.truth.volumes if what == "per_conformation" else self.own
         found, curves = scores(volumes, true, self.truth.mask)
         self.figures[what][name], self.curves[what][name] = found, curves
-        return found["auc"]
+        return found["auc_masked"]
 
     def add_one_map(self, name: str, volume: Tensor) -> None:
         """Score one map against everything."""
@@ -108,7 +108,7 @@ def add_ceiling(scored: Scored, count: int) -> None:
 
 
 def add_labels(out: Path, scored: Scored) -> None:
-    """Score the back-projection by true labels: of a continuous motion, the best of two widths."""
+    """Score the back-projection by true labels: of a continuous motion, the best of the widths."""
     truth, best = scored.truth, -1.0
     for share in LABEL_SHARES if truth.kind in ("circle", "line") else LABEL_SHARES[:1]:
         before = scored.figures["per_conformation"].get("labels")

@@ -67,6 +67,14 @@ class SimulatedSet:
 
 SETS = {
     "igg-1d": SimulatedSet("--motion hinge --swing 360", 7, "circle", True),
+    "igg-rl": SimulatedSet("--motion linker --swing 120", 7, "line", True),
+    "assembly-16": SimulatedSet(
+        "--molecule assembly --motion composition --states 16", 7, "states"
+    ),
+    "domain-swing": SimulatedSet("--motion hinge --swing 60", 7, "line"),
+    "mixture-12": SimulatedSet(
+        "--motion mixture --states 12 --state-weights 24 18 14 11 9 7 5 4 3 2 2 1", 15, "states"
+    ),
     "homogeneous": SimulatedSet("--motion none", 7, "none", True),
 }
 
