@@ -79,14 +79,24 @@ def linear_volumes(run: Path, points: np.ndarray) -> list[Tensor]:
     ]
 
 
+def conformation_latents(latents: np.ndarray, truth: Truth) -> np.ndarray:
+    """Return (V, K) the mean latent of the particles of each true volume's conformation."""
+    return np.stack([latents[rows].mean(0) for rows in truth.near(LABEL_SHARES[0])])
+
+
+def consensus_map(run: Path) -> Tensor:
+    """Return the mean of a run's half maps."""
+    return (volume_of(run / "half_map_a.mrc") + volume_of(run / "half_map_b.mrc")) / 2
+
+
 def score_run(out: Path, truth: Truth, folder: str = "run", labels: bool = True) -> Scored:
     """Return the scores of a finished run, and of what it is compared with."""
     run, scored = out / folder, Scored(truth)
     latents = np.load(run / "z.npy")
-    centres = np.stack([latents[rows].mean(0) for rows in truth.near(LABEL_SHARES[0])])
+    centres = conformation_latents(latents, truth)
     scored.add("per_conformation", "ours", linear_volumes(run, centres))
     scored.add("per_image", "ours", linear_volumes(run, latents[scored.rows]))
-    consensus = (volume_of(run / "half_map_a.mrc") + volume_of(run / "half_map_b.mrc")) / 2
+    consensus = consensus_map(run)
     scored.add_one_map("consensus", consensus)
     scored.add_one_map("masked_consensus", consensus * volume_of(run / "mask.mrc"))
     scored.add_one_map("mean_of_truth", truth.volumes.mean(0))
@@ -128,7 +138,7 @@ def measure(out: Path, chosen: SimulatedSet, args: argparse.Namespace) -> dict[s
     zdim = args.zdim or chosen.zdim
     cost = trained(out, f"--zdim {zdim} {args.train}".strip())
     table = json.loads((out / "run" / "reliability.json").read_text())
-    truth = Truth.of(out, chosen.kind)
+    truth = Truth.of(out)
     scored = score_run(out, truth)
     (out / "curves.json").write_text(json.dumps(scored.curves) + "\n")
     return {

@@ -51,31 +51,27 @@ MASK_LEVEL, MASK_GROW, MASK_EDGE = 0.05, 0.04, 0.06
 
 @dataclass(frozen=True)
 class SimulatedSet:
-    """One set: flags of `frazil simulate`, the components to fit, the kind of its coordinate.
+    """One set: flags of `frazil simulate`, and the components to fit.
 
     Attributes
     ----------
-    kind : "circle" (degrees), "line" (degrees, one or several), "states", or "none".
     structure : whether the molecule is the one of --structure, when that is given.
     """
 
     flags: str
     zdim: int
-    kind: str
     structure: bool = False
 
 
 SETS = {
-    "igg-1d": SimulatedSet("--motion hinge --swing 360", 7, "circle", True),
-    "igg-rl": SimulatedSet("--motion linker --swing 120", 7, "line", True),
-    "assembly-16": SimulatedSet(
-        "--molecule assembly --motion composition --states 16", 7, "states"
-    ),
-    "domain-swing": SimulatedSet("--motion hinge --swing 60", 7, "line"),
+    "igg-1d": SimulatedSet("--motion hinge --swing 360", 7, True),
+    "igg-rl": SimulatedSet("--motion linker --swing 120", 7, True),
+    "assembly-16": SimulatedSet("--molecule assembly --motion composition --states 16", 7),
+    "domain-swing": SimulatedSet("--motion hinge --swing 60", 7),
     "mixture-12": SimulatedSet(
-        "--motion mixture --states 12 --state-weights 24 18 14 11 9 7 5 4 3 2 2 1", 15, "states"
+        "--motion mixture --states 12 --state-weights 24 18 14 11 9 7 5 4 3 2 2 1", 15
     ),
-    "homogeneous": SimulatedSet("--motion none", 7, "none", True),
+    "homogeneous": SimulatedSet("--motion none", 7, True),
 }
 
 
@@ -126,7 +122,7 @@ class Truth:
 
     Attributes
     ----------
-    kind : as of `SimulatedSet`.
+    kind : of the coordinate: "circle" or "line" (angles in degrees), "states", "none".
     coordinates : (N,) or (N, C) conformation of each particle.
     particles : rows that are particles, no outliers.
     wanted : (V,) or (V, C) conformations of the true volumes; volumes (V, D, D, D).
@@ -138,14 +134,17 @@ class Truth:
     volumes: Tensor
 
     @classmethod
-    def of(cls, out: Path, kind: str) -> "Truth":
-        """Return that of a prepared folder."""
+    def of(cls, out: Path) -> "Truth":
+        """Return that of the set in out/set."""
         report = json.loads((out / "set" / "simulation.json").read_text())
         settings = msgspec.convert(report["settings"], SimulateSettings, strict=False)
         wanted = np.load(out / "set" / "truth" / "volume_conformations.npy")
         volumes = torch.stack(
             [volume_of(out / "set" / "truth" / f"vol_{i:03d}.mrc") for i in range(len(wanted))]
         )
+        angles = "circle" if settings.swing_deg == 360 else "line"
+        kinds = {"hinge": angles, "linker": "line", "none": "none"}
+        kind = kinds.get(settings.motion, "states")
         return cls(kind, build_simulation(settings), wanted, volumes)
 
     @property

@@ -77,7 +77,7 @@ def main() -> None:
     )
     run = Run.open(out / "train")
     latents = run.latents(run.last_epoch)
-    truth = Truth.of(out, "circle" if args.swing == 360 else "line")
+    truth = Truth.of(out)
     agreement = latent_figures(latents, truth)
     facts = {"epoch": run.last_epoch, **cost, "load": os.getloadavg()[0]}
     print(json.dumps({"what": "latents", **facts, **agreement}))
