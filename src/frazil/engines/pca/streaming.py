@@ -34,6 +34,8 @@ BATCH_IMAGES = 2048
 BATCH_COEFFICIENTS = 1 << 23
 
 Listener = Callable[[Tensor, Posterior], None]
+# E[(1, z)(1, z)^T] (b, L, L) and the contrast (b,) of some images.
+Moments = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ class Fit:
     models : half grids (L, Z, Y, X) of each model, all of one shape.
     deviation : (groups, S) noise deviation per optics group and shell.
     model_of_row, group_of_row : (N,) int64, for every row of the store.
+    contrast : estimate that of each image.
     """
 
     models: list[Tensor]
@@ -52,6 +55,7 @@ class Fit:
     model_of_row: NDArray[np.int64]
     group_of_row: NDArray[np.int64]
     geometry: Geometry
+    contrast: bool = False
 
 
 @dataclass(eq=False)
@@ -209,20 +213,20 @@ class _Worker:
             np.dot(matrix.T, matrix, out=out)  # BLAS takes half of a symmetric product
         return gram, images
 
-    def _expect(self, batch: ParticleBatch, part: Tensor, gram: NDArray[np.float32]) -> Tensor:
-        """Add what the E-step gives; return the moments (b, L, L)."""
+    def _expect(self, batch: ParticleBatch, part: Tensor, gram: NDArray[np.float32]) -> Moments:
+        """Add what the E-step gives; return what the M-step takes of it."""
         sums, group = self.sums, self._group(batch, part)
-        found = expectation.posterior(torch.from_numpy(gram))
+        found = expectation.posterior(torch.from_numpy(gram), self.fit.contrast)
         second = expectation.moments(found)
         if self.listener is not None:
             self.listener(batch.rows[part], found)
         sums.second += second.sum(0).numpy()
         sums.evidence += float(found.evidence.sum()) + float(self.constant[group].sum())
         sums.images += len(part)
-        return second
+        return second, found.contrast
 
     def _insert(
-        self, batch: ParticleBatch, chunk: Tensor, images: WhiteImages, second: Tensor
+        self, batch: ParticleBatch, chunk: Tensor, images: WhiteImages, moments: Moments
     ) -> None:
         """Add to the sums of the M-step."""
         geometry, sums, count = self.fit.geometry, self.sums, len(chunk)
@@ -231,11 +235,17 @@ class _Worker:
         design, group = self.design[:count], self._group(batch, chunk)
         matrix = torch.from_numpy(design).view(count, 2 * design.shape[1], -1)
         values = self.values[:count]
-        torch.bmm(matrix, expectation.residual_weights(second).float(), out=values)
+        second, contrast = moments
+        torch.bmm(matrix, expectation.residual_weights(second, contrast).float(), out=values)
         power = np.zeros((count, self.fit.deviation.shape[1]))
         white = values.view(design.shape).numpy()
         places = _places(geometry, images)
-        self.insert(sums.voxels.recent, *places, upper_triangle(second), white)
+        self.insert(
+            sums.voxels.recent,
+            *places,
+            upper_triangle(contrast[:, None, None] ** 2 * second),
+            white,
+        )
         self.residual(design, white, geometry.shell, power)
         sums.voxels.count(count)
         np.add.at(sums.power, group, power)
