@@ -6,7 +6,7 @@ embeds all particles. Does not own: what a pass changes (`schedule`), how a run 
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from frazil.engines.backproject import assign_halves
 from frazil.engines.distributed import ONE_RANK, Ranks
 from frazil.engines.pca import schedule
 from frazil.engines.pca.expectation import Posterior
+from frazil.engines.pca.partial import PARTIAL_NAME, Partial
 from frazil.engines.pca.schedule import Plan, Step
 from frazil.engines.pca.state import State
 from frazil.engines.pca.streaming import (
@@ -37,7 +38,7 @@ from frazil.runs.journal import Journal
 from frazil.store.reader import ParticleStore
 
 WINDOW_ROWS = 8192
-# A kill costs at most this, and the pass under way.
+# A kill costs at most this, and the pass under way; of a long one `partial` keeps the sums.
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -107,6 +108,7 @@ def fit_all(fitting: Fitting) -> Embedding:
         if journal:
             seconds = time.monotonic() - start
             journal.append({"event": "embed", "images": len(fitting.rows), "seconds": seconds})
+            (fitting.run.path / PARTIAL_NAME).unlink(missing_ok=True)
     return found
 
 
@@ -128,7 +130,8 @@ def _pass(
         plan.contrast,
     )
     what = f"pass {number}/{count} ({step.kind}, {step.box_px} px)"
-    found = run_pass(source.batches(what), fit, True, fitting.threads)
+    keeper = _keeper(fitting, fit, step.kind, source, {})
+    found = run_pass(source.batches(what), fit, True, fitting.threads, keeper=keeper)
     for part in found:
         part.join(fitting.ranks)
     schedule.advance(state, plan, step, geometry, found)
@@ -169,7 +172,9 @@ def _embed(fitting: Fitting) -> Embedding:
     groups, plan = optics_groups(fitting.store), fitting.plan
     fit = Fit(state.models, state.deviation, one, groups, geometry, plan.contrast)
     source = _Source(fitting, fitting.rows, state.box_px)
-    found = run_pass(source.batches("embedding"), fit, False, fitting.threads, keep)[0]
+    results = {"mean": mean, "precision": precision, "contrast": contrast}
+    keeper = _keeper(fitting, fit, "embedding", source, results)
+    found = run_pass(source.batches("embedding"), fit, False, fitting.threads, keep, keeper)[0]
     found.join(fitting.ranks)
     for values in (
         mean,
@@ -178,6 +183,20 @@ def _embed(fitting: Fitting) -> Embedding:
     ):  # each particle was some rank's, and is zero elsewhere
         fitting.ranks.add(values)
     return Embedding(mean, precision, contrast, found.evidence / len(fitting.rows))
+
+
+def _keeper(
+    fitting: Fitting,
+    fit: Fit,
+    kind: str,
+    source: "_Source",
+    results: Mapping[str, NDArray[np.float32]],
+) -> Partial | None:
+    """Return what keeps a long pass; with several ranks nothing does, as they do not stop alike."""
+    if fitting.ranks.size > 1:
+        return None
+    what = {"step": fitting.state.step, "kind": kind, "threads": fitting.threads}
+    return Partial(fitting.run.path / PARTIAL_NAME, fit, what, source.loader, results)
 
 
 def optics_groups(store: ParticleStore) -> NDArray[np.int64]:
@@ -231,6 +250,7 @@ class _Source:
         interval = 0.5 if sys.stderr.isatty() else 30.0
         with tqdm(
             total=self.loader.row_count // self.ranks.size,
+            initial=self._taken(),
             desc=what,
             unit="img",
             leave=False,
@@ -241,3 +261,8 @@ class _Source:
             for batch in self.loader.epoch(1):
                 yield batch
                 bar.update(len(batch.rows))
+
+    def _taken(self) -> int:
+        """Return the particles that a kept pass had before it was stopped."""
+        position = self.loader.state_dict()
+        return position["batch"] * self.loader.settings.batch_size if position["epoch"] == 1 else 0

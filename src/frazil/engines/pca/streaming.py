@@ -11,7 +11,7 @@ private sums, added at the end.
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -97,12 +97,23 @@ class PassSums:
         self.evidence, self.images = float(numbers[0]), int(numbers[1])
 
 
+class Keeper(Protocol):
+    """What may keep a pass while it runs; see `partial.Partial`."""
+
+    def begin(self, sums: list[PassSums]) -> None:
+        """Fill the empty sums of all workers with those of batches that need not come again."""
+
+    def after_batch(self, sums: list[PassSums]) -> None:
+        """Look at the sums of all workers after a batch."""
+
+
 def run_pass(
     batches: Iterable[ParticleBatch],
     fit: Fit,
     maximise: bool = True,
     threads: int = 1,
     listener: Listener | None = None,
+    keeper: Keeper | None = None,
 ) -> list[PassSums]:
     """Return the sums of each model over a stream of particles.
 
@@ -110,6 +121,7 @@ def run_pass(
     ----------
     maximise : gather the sums of the M-step, too.
     listener : called with rows (b,) and their posterior; by one thread at a time per model.
+    keeper : may put sums of earlier batches into the empty ones, and keeps them now and then.
     """
     copies = max(1, threads // len(fit.models))
     workers = [
@@ -117,6 +129,9 @@ def run_pass(
         for model in range(len(fit.models))
         for _ in range(copies)
     ]
+    sums = [worker.sums for worker in workers]
+    if keeper is not None:
+        keeper.begin(sums)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:
             owner = torch.from_numpy(fit.model_of_row[batch.rows.numpy()])
@@ -127,9 +142,11 @@ def run_pass(
                 jobs.append((worker, mine[view_order(batch.rotations[mine])]))
             for future in [pool.submit(worker.work, batch, part) for worker, part in jobs]:
                 future.result()
+            if keeper is not None:
+                keeper.after_batch(sums)
     results = []
     for start in range(0, len(workers), copies):
-        first, *others = (worker.sums for worker in workers[start : start + copies])
+        first, *others = sums[start : start + copies]
         for other in others:
             first.add(other)
         results.append(first)
