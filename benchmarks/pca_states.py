@@ -40,16 +40,8 @@ def told_apart(labels: np.ndarray, truth: np.ndarray) -> float:
     return round(100 * float(table[rows, columns].sum()) / len(truth), 2)
 
 
-def main() -> None:
-    """Run the workflow and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--box", type=int, default=64)
-    parser.add_argument("--snr", type=float, default=0.05)
-    parser.add_argument("--states", type=int, default=4)
-    parser.add_argument("--zdim", type=int, default=7)
-    args = parser.parse_args()
+def finished_run(args: argparse.Namespace) -> Run:
+    """Simulate, pack and fit, unless that was done before; return the run."""
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "run" / "reliability.json").exists():
@@ -60,7 +52,20 @@ def main() -> None:
         )
         command(out, "preprocess set/particles.star -o set.frz --overwrite")
         command(out, f"train_pca set.frz --zdim {args.zdim} -o run --overwrite")
-    run = Run.open(out / "run")
+    return Run.open(out / "run")
+
+
+def main() -> None:
+    """Run the workflow and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--box", type=int, default=64)
+    parser.add_argument("--snr", type=float, default=0.05)
+    parser.add_argument("--states", type=int, default=4)
+    parser.add_argument("--zdim", type=int, default=7)
+    args = parser.parse_args()
+    out, run = args.out, finished_run(args)
     data = read_statistics(run)
     truth = np.load(out / "set" / "truth" / "conformations.npy", allow_pickle=False)
     truth = truth[run.rows()].astype(np.int64)
