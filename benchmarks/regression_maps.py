@@ -80,7 +80,6 @@ def plain_kernel_maps(source: Source, points: np.ndarray, sizes: np.ndarray) -> 
     return {name: torch.stack(maps) for name, maps in found.items()}
 
 
-
 def read_maps(folder: Path, ending: str, count: int) -> Tensor:
     """Return the written maps (n, D, D, D)."""
     paths = [folder / f"vol_{i + 1:03d}{ending}.mrc" for i in range(count)]
