@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from frazil.analysis.settings import VolumeSettings
     from frazil.engines.load import load_model
     from frazil.engines.regression.settings import RegressionSettings, check_unused
+    from frazil.engines.regression.source import open_source
 
     settings = read_settings(args, VolumeSettings)
     regression = read_settings(args, RegressionSettings)
@@ -61,7 +62,9 @@ def run(args: argparse.Namespace) -> None:
         if args.config is not None:
             raise InputError("-c: of use with --maps decoder only")
         paths = _paths(args, len(points), settings.first_index, beside)
-        write_regression(args.model, args.epoch, points, origin, paths, settings, regression, say)
+        source = open_source(args.model, args.epoch, regression)
+        many = args.out.suffix != ".mrc"
+        write_regression(source, points, origin, paths, settings, regression, say, many)
     else:
         check_unused(regression)
         model, config = load_model(args.model, args.epoch, args.config)
