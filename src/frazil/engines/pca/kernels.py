@@ -138,16 +138,17 @@ def extract_kernel(volumes: int) -> Kernel:
 
 
 @lru_cache(maxsize=8)
-def insert_kernel(volumes: int) -> Kernel:
+def insert_kernel(volumes: int, weights: int | None = None) -> Kernel:
     """Return insert(sums, shape, rotations, kx, ky, factor, moments, values) for L volumes.
 
     It adds B images to the normal equations. Arguments as in `extract_kernel`, and
 
-    sums (V * M,) float32, M = L(L+1)/2 + 2L: the upper triangle of the matrix by rows, then the
-    right-hand side, real and imaginary parts; moments (B, L(L+1)/2) float32, E[z z^T]; values
+    sums (V * M,) float32, M = W + 2L: the upper triangle of the matrix by rows, then the
+    right-hand side, real and imaginary parts; moments (B, W) float32, E[z z^T], W = L(L+1)/2
+    unless `weights` gives it (1: all right-hand sides have one matrix of one row); values
     (B, P, 2(L+1)) float32, of which the first L columns are inserted, times factor.
     """
-    pairs = U(volumes * (volumes + 1) // 2)
+    pairs = U(volumes * (volumes + 1) // 2 if weights is None else weights)
     L, half = U(volumes), U(volumes + 1)
     M = pairs + L + L
     lanes = int(M)

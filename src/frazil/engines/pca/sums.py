@@ -22,6 +22,8 @@ from frazil.engines.distributed import Ranks
 from frazil.engines.pca.grids import Geometry, from_lanes, to_lanes
 from frazil.engines.pca.kernels import solve_kernel
 
+Sums = NDArray[np.float32] | NDArray[np.float64]
+
 # Images whose sums are kept in float32; then they are added to float64.
 FLUSH_IMAGES = 16_384
 
@@ -75,17 +77,27 @@ class VoxelSums:
         self.recent[:] = 0
         self._recent_images = 0
 
-    def symmetric(self, geometry: Geometry) -> NDArray[np.float32] | NDArray[np.float64]:
+    def symmetric(self, geometry: Geometry) -> Sums:
         """Return the sums with the plane kx = 0 joined, (V, M), as `slicing.symmetrise` does."""
         if self.total is not None:
             self._flush()
         chosen = self.recent if self.total is None else self.total
-        grid = chosen.reshape(*geometry.shape.tolist(), -1).copy()
-        plane = grid[:-1, :-1, 0].copy()
-        mirrored = plane[::-1, ::-1].copy()
-        mirrored[..., -self.volumes :] *= -1  # the imaginary right-hand side
-        grid[:-1, :-1, 0] = plane + mirrored
-        return grid.reshape(-1, lane_count(self.volumes))
+        return joined_plane(chosen.reshape(len(geometry.voxel_shell), -1), self.volumes, geometry)
+
+
+def joined_plane(sums: Sums, volumes: int, geometry: Geometry) -> Sums:
+    """Return sums (V, M) with the plane kx = 0 joined, as `slicing.symmetrise` does.
+
+    Parameters
+    ----------
+    volumes : L; the last L lanes are the imaginary right-hand sides.
+    """
+    grid = sums.reshape(*geometry.shape.tolist(), -1).copy()
+    plane = grid[:-1, :-1, 0].copy()
+    mirrored = plane[::-1, ::-1].copy()
+    mirrored[..., -volumes:] *= -1
+    grid[:-1, :-1, 0] = plane + mirrored
+    return grid.reshape(sums.shape)
 
 
 def _sum(
