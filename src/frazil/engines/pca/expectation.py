@@ -41,7 +41,7 @@ def posterior(gram: Tensor) -> Posterior:
     products = gram[:, 1:last, last] - gram[:, 1:last, 0]  # (B, K)
     power = gram[:, last, last] - 2 * gram[:, 0, last] + gram[:, 0, 0]
     # 2. Gaussian posterior.
-    identity = torch.eye(last - 1, dtype=torch.float64)
+    identity = torch.eye(last - 1, dtype=torch.float64, device=gram.device)
     precision = gram[:, 1:last, 1:last] + identity
     factor = torch.linalg.cholesky(precision)
     mean = torch.cholesky_solve(products[:, :, None], factor)[:, :, 0]
@@ -54,7 +54,7 @@ def posterior(gram: Tensor) -> Posterior:
 
 def moments(found: Posterior) -> Tensor:
     """Return E[(1, z)(1, z)^T], (B, K + 1, K + 1) float64."""
-    one = torch.ones(len(found.mean), 1, dtype=torch.float64)
+    one = found.mean.new_ones(len(found.mean), 1)
     full = torch.cat([one, found.mean], dim=1)
     second = full[:, :, None] * full[:, None, :]
     second[:, 1:, 1:] += found.covariance
@@ -69,7 +69,7 @@ def residual_weights(second: Tensor) -> Tensor:
     second : (B, L, L) of `moments`, whose first column is E[(1, z)].
     """
     count, size, _ = second.shape
-    out = torch.empty(count, size + 1, size + 1, dtype=second.dtype)
+    out = second.new_empty(count, size + 1, size + 1)
     out[:, :size, :size] = -second
     out[:, size, :size] = second[:, 0]
     out[:, :size, size] = -second[:, 0]
