@@ -74,10 +74,14 @@ class Fitting:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Latents of all particles: mean (n, K), precision (n, K, K) float32, in the order of rows."""
+    """Of all particles, float32, in the order of rows.
+
+    mean (n, K) and precision (n, K, K) of the latents; contrast (n,), 1 unless it was estimated.
+    """
 
     mean: NDArray[np.float32]
     precision: NDArray[np.float32]
+    contrast: NDArray[np.float32]
     evidence: float
 
 
@@ -121,6 +125,7 @@ def _pass(
         halves if len(state.models) == 2 else np.zeros_like(halves),
         optics_groups(fitting.store),
         geometry,
+        plan.contrast,
     )
     what = f"pass {number}/{count} ({step.kind}, {step.box_px} px)"
     found = run_pass(source.batches(what), fit, True, fitting.threads)
@@ -151,21 +156,28 @@ def _embed(fitting: Fitting) -> Embedding:
     position[fitting.rows] = np.arange(len(fitting.rows))
     mean = np.zeros((len(fitting.rows), zdim), np.float32)
     precision = np.zeros((len(fitting.rows), zdim, zdim), np.float32)
+    contrast = np.zeros(len(fitting.rows), np.float32)
 
     def keep(rows: Tensor, found: Posterior) -> None:
         places = position[rows.numpy()]
         mean[places] = found.mean.numpy()
         precision[places] = found.precision.numpy()
+        contrast[places] = found.contrast.numpy()
 
     one = np.zeros(fitting.store.count, np.int64)
     geometry = fitting.plan.geometry(state.box_px)
-    fit = Fit(state.models, state.deviation, one, optics_groups(fitting.store), geometry)
+    groups, plan = optics_groups(fitting.store), fitting.plan
+    fit = Fit(state.models, state.deviation, one, groups, geometry, plan.contrast)
     source = _Source(fitting, fitting.rows, state.box_px)
     found = run_pass(source.batches("embedding"), fit, False, fitting.threads, keep)[0]
     found.join(fitting.ranks)
-    for values in (mean, precision):  # each particle was some rank's, and is zero elsewhere
+    for values in (
+        mean,
+        precision,
+        contrast,
+    ):  # each particle was some rank's, and is zero elsewhere
         fitting.ranks.add(values)
-    return Embedding(mean, precision, found.evidence / len(fitting.rows))
+    return Embedding(mean, precision, contrast, found.evidence / len(fitting.rows))
 
 
 def optics_groups(store: ParticleStore) -> NDArray[np.int64]:

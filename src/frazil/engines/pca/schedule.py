@@ -72,6 +72,7 @@ class Plan:
     low_iterations: int
     seed: int
     given_mask: Tensor | None = None
+    contrast: bool = False
 
     @classmethod
     def of(cls, box_px: int, model: ModelSettings, mask: Tensor | None = None) -> "Plan":
@@ -84,6 +85,7 @@ class Plan:
             model.low_iterations,
             model.seed,
             mask,
+            model.contrast,
         )
 
     def steps(self, support: int) -> list[Step]:

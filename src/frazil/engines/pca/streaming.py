@@ -35,6 +35,8 @@ BATCH_IMAGES = 2048
 BATCH_COEFFICIENTS = 1 << 23
 
 Listener = Callable[[Tensor, Posterior], None]
+# E[(1, z)(1, z)^T] (b, L, L) and the contrast (b,) of some images.
+Moments = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Fit:
     models : half grids (L, Z, Y, X) of each model, all of one shape.
     deviation : (groups, S) noise deviation per optics group and shell.
     model_of_row, group_of_row : (N,) int64, for every row of the store.
+    contrast : estimate that of each image.
     """
 
     models: list[Tensor]
@@ -53,6 +56,7 @@ class Fit:
     model_of_row: NDArray[np.int64]
     group_of_row: NDArray[np.int64]
     geometry: Geometry
+    contrast: bool = False
 
 
 @dataclass(eq=False)
@@ -128,17 +132,17 @@ class Share:
         """Return (b,) the optics groups of some images."""
         return self.fit.group_of_row[rows.numpy()]
 
-    def expect(self, rows: Tensor, gram: Tensor) -> Tensor:
-        """Add what the E-step gives; return the moments (b, L, L), on the device of gram."""
+    def expect(self, rows: Tensor, gram: Tensor) -> Moments:
+        """Add what the E-step gives; return what the M-step takes of it, on the same device."""
         sums = self.sums
-        found = expectation.posterior(gram)
+        found = expectation.posterior(gram, self.fit.contrast)
         second = expectation.moments(found)
         if self.listener is not None:
             self.listener(rows, found)
         sums.second += second.sum(0).cpu().numpy()
         sums.evidence += float(found.evidence.sum()) + float(self.constant[self.group(rows)].sum())
         sums.images += len(rows)
-        return second
+        return second, found.contrast
 
     def add_noise(self, rows: Tensor, power: NDArray[np.float64]) -> None:
         """Add the residual power (b, S) of some images."""
@@ -263,7 +267,7 @@ class ProcessorWorker:
             np.dot(matrix.T, matrix, out=out)  # BLAS takes half of a symmetric product
         return gram, images
 
-    def _insert(self, rows: Tensor, images: WhiteImages, second: Tensor) -> None:
+    def _insert(self, rows: Tensor, images: WhiteImages, moments: Moments) -> None:
         """Add to the sums of the M-step."""
         geometry, sums, count = self.fit.geometry, self.share.sums, len(rows)
         if self.values is None or sums.voxels is None:
@@ -271,11 +275,17 @@ class ProcessorWorker:
         design = self.design[:count]
         matrix = torch.from_numpy(design).view(count, 2 * design.shape[1], -1)
         values = self.values[:count]
-        torch.bmm(matrix, expectation.residual_weights(second).float(), out=values)
+        second, contrast = moments
+        torch.bmm(matrix, expectation.residual_weights(second, contrast).float(), out=values)
         power = np.zeros((count, self.fit.deviation.shape[1]))
         white = values.view(design.shape).numpy()
         places = _places(geometry, images)
-        self.insert(sums.voxels.recent, *places, upper_triangle(second), white)
+        self.insert(
+            sums.voxels.recent,
+            *places,
+            upper_triangle(contrast[:, None, None] ** 2 * second),
+            white,
+        )
         self.residual(design, white, geometry.shell, power)
         sums.voxels.count(count)
         self.share.add_noise(rows, power)
