@@ -16,10 +16,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from frazil.engines.pca.expectation import residual_weights
 from frazil.engines.pca.grids import Geometry, to_lanes
 from frazil.engines.pca.images import white_tensors
 from frazil.engines.pca.streaming import MakeWorker, PassSums, ProcessorWorker, Share
-from frazil.engines.pca.sums import lane_count
+from frazil.engines.pca.sums import FLUSH_IMAGES, lane_count, upper_triangle
 from frazil.geometry.rotations import slice_coordinates
 from frazil.geometry.slicing import neighbours, to_half_space
 from frazil.loader.batches import ParticleBatch
@@ -56,6 +57,12 @@ def extract(lanes: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     )
 
 
+def insert(sums: Tensor, index: Tensor, weight: Tensor, values: Tensor) -> None:
+    """Add values (n, M) to eight rows each of sums (V, M), in place: the adjoint of `extract`."""
+    for rows, amount in zip(index, weight, strict=True):
+        sums.index_add_(0, rows, amount[:, None] * values)
+
+
 class DeviceWorker:
     """One model's images, by torch on a device."""
 
@@ -70,8 +77,13 @@ class DeviceWorker:
         self.geometry = replace(geometry, disc=disc)
         self.lanes = torch.from_numpy(to_lanes(share.grids)).view(-1, 2 * volumes).to(device)
 
+        voxels, lanes = len(geometry.voxel_shell), lane_count(volumes)
+        self.recent = torch.zeros(voxels, lanes, device=device) if share.maximise else None
+        self.recent_images = 0
+
     def finished(self) -> PassSums:
         """Return the sums, in memory."""
+        self._hand_over()
         return self.share.sums
 
     def work(self, batch: ParticleBatch, part: Tensor) -> None:
@@ -88,7 +100,15 @@ class DeviceWorker:
         )
         index, weight, flipped = self._places(rotations)
         design = self._design(index, weight * factor.view(-1), flipped, data)  # (b, 2 P, L + 1)
-        self.share.expect(rows, design.mT @ design)
+        moments = self.share.expect(rows, design.mT @ design)
+        if self.recent is None:
+            return
+        values, power = self._residuals(design, *moments)
+        self.share.add_noise(rows, power.cpu().numpy())
+        insert(self.recent, index, weight, _additions(values, factor, *moments))
+        self.recent_images += len(rows)
+        if self.recent_images >= FLUSH_IMAGES:
+            self._hand_over()
 
     def _places(self, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return index and weight (8, b P) of the slices' neighbours, and where kx < 0, (b P,)."""
@@ -98,8 +118,10 @@ class DeviceWorker:
         return *neighbours(points, shape), flipped
 
     def _design(self, index: Tensor, weight: Tensor, flipped: Tensor, data: Tensor) -> Tensor:
-        """Return (b, 2 P, L + 1), the whitened volumes and data; Re and Im of a coefficient are
-        neighbours, and conjugates where kx < 0."""
+        """Return (b, 2 P, L + 1), the whitened volumes and data; conjugates where kx < 0.
+
+        The real and imaginary part of a coefficient are neighbours.
+        """
         volumes = self.lanes.shape[1] // 2
         design = data.new_empty(*data.shape, volumes + 1)  # (b, P, 2, L + 1)
         design[..., :volumes] = extract(self.lanes, index, weight).view(*data.shape, volumes)
@@ -107,3 +129,37 @@ class DeviceWorker:
         sign = 1 - 2 * flipped.view(data.shape[:2]).to(data)
         design[..., 1, volumes] = sign * data[..., 1]
         return design.view(len(data), -1, volumes + 1)
+
+    def _residuals(
+        self, design: Tensor, second: Tensor, contrast: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the right-hand sides (b, 2 P, L + 1), and E|whitened residual|^2 (b, S) float64.
+
+        See `kernels.residual_kernel`.
+        """
+        values = design @ residual_weights(second, contrast).float()
+        sign = design.new_full((design.shape[2],), -1.0)
+        sign[-1] = 1.0
+        found = ((design * values) @ sign).view(len(design), -1, 2).sum(2)  # (b, P)
+        shells = self.share.fit.deviation.shape[1]
+        power = found.new_zeros(len(found), shells, dtype=torch.float64)
+        return values, power.index_add_(1, self.geometry.disc.shell, found.double())
+
+    def _hand_over(self) -> None:
+        """Add what the device has summed to the sums in memory, which go to float64 in time."""
+        voxels = self.share.sums.voxels
+        if self.recent is None or voxels is None or not self.recent_images:
+            return
+        voxels.recent += self.recent.cpu().numpy().reshape(-1)
+        voxels.count(self.recent_images)
+        self.recent.zero_()
+        self.recent_images = 0
+
+
+def _additions(values: Tensor, factor: Tensor, second: Tensor, contrast: Tensor) -> Tensor:
+    """Return (b P, M), what every coefficient adds to the normal equations of its neighbours."""
+    volumes = second.shape[1]
+    weights = upper_triangle(contrast[:, None, None] ** 2 * second)
+    right = values.view(*factor.shape, 2, volumes + 1)[..., :volumes].flatten(2)  # (b, P, 2 L)
+    scaled = factor[:, :, None]
+    return torch.cat([scaled**2 * weights[:, None], scaled * right], 2).flatten(0, 1)

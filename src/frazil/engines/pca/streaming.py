@@ -280,12 +280,8 @@ class ProcessorWorker:
         power = np.zeros((count, self.fit.deviation.shape[1]))
         white = values.view(design.shape).numpy()
         places = _places(geometry, images)
-        self.insert(
-            sums.voxels.recent,
-            *places,
-            upper_triangle(contrast[:, None, None] ** 2 * second),
-            white,
-        )
+        weights = upper_triangle(contrast[:, None, None] ** 2 * second).numpy()
+        self.insert(sums.voxels.recent, *places, weights, white)
         self.residual(design, white, geometry.shell, power)
         sums.voxels.count(count)
         self.share.add_noise(rows, power)
