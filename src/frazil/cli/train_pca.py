@@ -10,6 +10,7 @@ z.npy, precisions.npy, fsc.png, eigenvalues.png, reliability.txt and .json. `fra
   frazil train_pca particles.frz --zdim 7 -o pca
   frazil train_pca particles.star --zdim 7 --fit 100000 -o pca
   torchrun --nproc-per-node 4 -m frazil.cli.main train_pca particles.frz --zdim 7 -o pca
+  frazil train_pca particles.star --zdim 7 --fit 100000 --mixture auto -o pca
 """
 
 import argparse
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for settings in (DataSettings, ModelSettings):
         add_settings(parser, settings)
     parser.add_argument("--overwrite", action="store_true", help="remove the run in DIR first")
+    parser.add_argument(
+        "--mixture", metavar="M|auto", help="fit a Gaussian mixture to the latents (frazil mixture)"
+    )
     parser.add_argument("--analysis", action="store_true", help="analyze at the end")
 
 
@@ -46,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace, ranks: "Ranks") -> None:
     """Do the part of one rank; the first one writes and speaks."""
+    from frazil.engines.pca.mixture_settings import MixtureSettings
     from frazil.engines.pca.settings import DataSettings, ModelSettings, PcaSettings
     from frazil.engines.pca.start import begin_or_resume, check_request, open_store
     from frazil.runs.folder import held
@@ -53,6 +58,7 @@ def _run(args: argparse.Namespace, ranks: "Ranks") -> None:
     settings = PcaSettings(
         model=read_settings(args, ModelSettings), data=read_settings(args, DataSettings)
     )
+    mixture = None if args.mixture is None else MixtureSettings(components=args.mixture)
     outdir, say = Path(args.outdir), _say if ranks.first else _say_nothing
     overwrite = args.overwrite and ranks.first  # the others find the run that the first began
     ranks.first_alone(lambda: check_request(outdir, settings, args.overwrite))
@@ -60,6 +66,7 @@ def _run(args: argparse.Namespace, ranks: "Ranks") -> None:
     with held(outdir) if ranks.first else nullcontext():
         from frazil.analysis.components import write_plots
         from frazil.engines.pca.loop import fit_all
+        from frazil.engines.pca.mixture_files import fit_mixture
         from frazil.engines.pca.outputs import reliability, write_outputs
 
         line = shlex.join(sys.argv)
@@ -74,6 +81,8 @@ def _run(args: argparse.Namespace, ranks: "Ranks") -> None:
         write_plots(table, fitting.plan.box_px, pixel_size_ang, outdir)
         for said in write_outputs(fitting, found, table):
             say(said)
+        if mixture is not None:
+            fit_mixture(fitting.run, mixture, say)
     say(f"{outdir}: mean, {settings.model.zdim} components, latents of {len(found.mean)} particles")
     if args.analysis:
         from frazil.analysis.analyze import analyze_run

@@ -56,8 +56,10 @@ def posterior(gram: Tensor, estimate_contrast: bool = False) -> Posterior:
     identity = torch.eye(last - 1, dtype=torch.float64, device=gram.device)
     precision = gram[:, 1:last, 1:last] + identity
     factor = torch.linalg.cholesky(precision)
-    mean = torch.cholesky_solve(products[:, :, None], factor)[:, :, 0]
-    covariance = torch.cholesky_inverse(factor)
+    # torch.cholesky_inverse takes the matrices of a batch one after the other on a GPU.
+    inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    covariance = inverse.mT @ inverse
+    mean = (covariance @ products[:, :, None])[:, :, 0]
     # 3. Marginal likelihood.
     half_log_det = torch.diagonal(factor, dim1=1, dim2=2).log().sum(1)
     evidence = ((products * mean).sum(1) - power) / 2 - half_log_det

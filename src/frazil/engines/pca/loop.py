@@ -6,11 +6,12 @@ embeds all particles. Does not own: what a pass changes (`schedule`), how a run 
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -18,7 +19,9 @@ from tqdm import tqdm
 from frazil.engines.backproject import assign_halves
 from frazil.engines.distributed import ONE_RANK, Ranks
 from frazil.engines.pca import schedule
+from frazil.engines.pca.device_pass import worker_on
 from frazil.engines.pca.expectation import Posterior
+from frazil.engines.pca.partial import PARTIAL_NAME, Partial
 from frazil.engines.pca.schedule import Plan, Step
 from frazil.engines.pca.state import State
 from frazil.engines.pca.streaming import (
@@ -37,7 +40,8 @@ from frazil.runs.journal import Journal
 from frazil.store.reader import ParticleStore
 
 WINDOW_ROWS = 8192
-# A kill costs at most this, and the pass under way.
+_PROCESSOR = torch.device("cpu")
+# A kill costs at most this, and the pass under way; of a long one `partial` keeps the sums.
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -52,6 +56,7 @@ class Fitting:
     loader_bytes : ceiling of the particles' buffers.
     journal_bytes : length of the journal at the state.
     ranks : those among which particles are divided; the first one writes.
+    device : where passes run.
     """
 
     run: Run
@@ -65,6 +70,7 @@ class Fitting:
     threads: int
     journal_bytes: int = 0
     ranks: Ranks = ONE_RANK
+    device: torch.device = _PROCESSOR
 
     def save(self, journal: Journal) -> None:
         """Write the state to the run's checkpoint."""
@@ -107,6 +113,7 @@ def fit_all(fitting: Fitting) -> Embedding:
         if journal:
             seconds = time.monotonic() - start
             journal.append({"event": "embed", "images": len(fitting.rows), "seconds": seconds})
+            (fitting.run.path / PARTIAL_NAME).unlink(missing_ok=True)
     return found
 
 
@@ -128,7 +135,9 @@ def _pass(
         plan.contrast,
     )
     what = f"pass {number}/{count} ({step.kind}, {step.box_px} px)"
-    found = run_pass(source.batches(what), fit, True, fitting.threads)
+    keeper = _keeper(fitting, fit, step.kind, source, {})
+    worker = worker_on(fitting.device)
+    found = run_pass(source.batches(what), fit, True, fitting.threads, None, keeper, worker)
     for part in found:
         part.join(fitting.ranks)
     schedule.advance(state, plan, step, geometry, found)
@@ -160,16 +169,19 @@ def _embed(fitting: Fitting) -> Embedding:
 
     def keep(rows: Tensor, found: Posterior) -> None:
         places = position[rows.numpy()]
-        mean[places] = found.mean.numpy()
-        precision[places] = found.precision.numpy()
-        contrast[places] = found.contrast.numpy()
+        mean[places] = found.mean.cpu().numpy()
+        precision[places] = found.precision.cpu().numpy()
+        contrast[places] = found.contrast.cpu().numpy()
 
     one = np.zeros(fitting.store.count, np.int64)
     geometry = fitting.plan.geometry(state.box_px)
     groups, plan = optics_groups(fitting.store), fitting.plan
     fit = Fit(state.models, state.deviation, one, groups, geometry, plan.contrast)
     source = _Source(fitting, fitting.rows, state.box_px)
-    found = run_pass(source.batches("embedding"), fit, False, fitting.threads, keep)[0]
+    results = {"mean": mean, "precision": precision, "contrast": contrast}
+    keeper = _keeper(fitting, fit, "embedding", source, results)
+    batches, worker = source.batches("embedding"), worker_on(fitting.device)
+    found = run_pass(batches, fit, False, fitting.threads, keep, keeper, worker)[0]
     found.join(fitting.ranks)
     for values in (
         mean,
@@ -178,6 +190,20 @@ def _embed(fitting: Fitting) -> Embedding:
     ):  # each particle was some rank's, and is zero elsewhere
         fitting.ranks.add(values)
     return Embedding(mean, precision, contrast, found.evidence / len(fitting.rows))
+
+
+def _keeper(
+    fitting: Fitting,
+    fit: Fit,
+    kind: str,
+    source: "_Source",
+    results: Mapping[str, NDArray[np.float32]],
+) -> Partial | None:
+    """Return what keeps a long pass; with several ranks nothing does, as they do not stop alike."""
+    if fitting.ranks.size > 1:
+        return None
+    what = {"step": fitting.state.step, "kind": kind, "threads": fitting.threads}
+    return Partial(fitting.run.path / PARTIAL_NAME, fit, what, source.loader, results)
 
 
 def optics_groups(store: ParticleStore) -> NDArray[np.int64]:
@@ -208,7 +234,7 @@ class _Source:
     """The particles of one working box, with a progress bar."""
 
     def __init__(self, fitting: Fitting, rows: NDArray[np.int64], box_px: int) -> None:
-        self.box_px, self.ranks = box_px, fitting.ranks
+        self.box_px, self.ranks, self.device = box_px, fitting.ranks, fitting.device
         self.loader = ParticleLoader(
             fitting.store,
             LoaderSettings(
@@ -231,6 +257,7 @@ class _Source:
         interval = 0.5 if sys.stderr.isatty() else 30.0
         with tqdm(
             total=self.loader.row_count // self.ranks.size,
+            initial=self._taken(),
             desc=what,
             unit="img",
             leave=False,
@@ -238,6 +265,11 @@ class _Source:
             mininterval=interval,
             disable=not self.ranks.first,
         ) as bar:
-            for batch in self.loader.epoch(1):
+            for batch in self.loader.epoch(1, self.device):
                 yield batch
                 bar.update(len(batch.rows))
+
+    def _taken(self) -> int:
+        """Return the particles that a kept pass had before it was stopped."""
+        position = self.loader.state_dict()
+        return position["batch"] * self.loader.settings.batch_size if position["epoch"] == 1 else 0

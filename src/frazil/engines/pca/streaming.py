@@ -105,7 +105,7 @@ class Worker(Protocol):
         """Add the images `part` (b,) of a batch."""
 
     def finished(self) -> PassSums:
-        """Return the sums, in memory."""
+        """Return the sums of all images so far, in memory; more may come."""
 
 
 class Share:
@@ -154,12 +154,23 @@ class Share:
 MakeWorker = Callable[[Share], Worker]
 
 
+class Keeper(Protocol):
+    """What may keep a pass while it runs; see `partial.Partial`."""
+
+    def begin(self, sums: list[PassSums]) -> None:
+        """Fill the empty sums of all workers with those of batches that need not come again."""
+
+    def after_batch(self, gathered: Callable[[], list[PassSums]]) -> None:
+        """Do what is due after a batch; `gathered` gives the sums of all workers."""
+
+
 def run_pass(
     batches: Iterable[ParticleBatch],
     fit: Fit,
     maximise: bool = True,
     threads: int = 1,
     listener: Listener | None = None,
+    keeper: Keeper | None = None,
     make_worker: MakeWorker | None = None,
 ) -> list[PassSums]:
     """Return the sums of each model over a stream of particles.
@@ -169,6 +180,7 @@ def run_pass(
     maximise : gather the sums of the M-step, too.
     listener : called with rows (b,) and their posterior on the worker's device; by one thread at
         a time per model.
+    keeper : may put sums of earlier batches into the empty ones, and keeps them now and then.
     make_worker : who does it; default: the compiled loops.
     """
     copies = max(1, threads // len(fit.models))
@@ -177,6 +189,12 @@ def run_pass(
         for model in range(len(fit.models))
         for _ in range(copies)
     ]
+
+    def gathered() -> list[PassSums]:
+        return [worker.finished() for worker in workers]
+
+    if keeper is not None:
+        keeper.begin(gathered())
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:
             owner = torch.from_numpy(fit.model_of_row[batch.rows.numpy()])
@@ -186,9 +204,11 @@ def run_pass(
                 jobs.append((worker, mine[number % copies :: copies]))
             for future in [pool.submit(worker.work, batch, part) for worker, part in jobs]:
                 future.result()
-    results = []
+            if keeper is not None:
+                keeper.after_batch(gathered)
+    sums, results = gathered(), []
     for start in range(0, len(workers), copies):
-        first, *others = (worker.finished() for worker in workers[start : start + copies])
+        first, *others = sums[start : start + copies]
         for other in others:
             first.add(other)
         results.append(first)

@@ -11,6 +11,7 @@ A = sum w c^2/s^2 E[z z^T], b = sum w c/s^2 E[(y - c a z) z], and with the prior
 V <- V + (A + R)^-1 (b - R V).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +72,20 @@ class VoxelSums:
         if ranks.any(self.total is not None):
             self._flush()
         ranks.add(self.recent if self.total is None else self.total)
+
+    def numbers(self) -> dict[str, int]:
+        """Return the counts of images, as `restore` takes them."""
+        return {"voxel_images": self.images, "recent_images": self._recent_images}
+
+    def restore(
+        self,
+        recent: NDArray[np.float32],
+        total: NDArray[np.float64] | None,
+        numbers: Mapping[str, int],
+    ) -> None:
+        """Become the sums that these were, with all of them as they were."""
+        self.recent[:], self.total = recent, total
+        self.images, self._recent_images = numbers["voxel_images"], numbers["recent_images"]
 
     def _flush(self) -> None:
         self.total = _sum(self.total, self.recent)

@@ -52,7 +52,9 @@ class Consensus:
     volume: Tensor
 
 
-def consensus(everything: tuple[VoxelSums, VoxelSums], mask: Tensor, geometry: Geometry) -> Consensus:
+def consensus(
+    everything: tuple[VoxelSums, VoxelSums], mask: Tensor, geometry: Geometry
+) -> Consensus:
     """Return the mean of each half set, and the Wiener estimate of both by the FSC of the halves.
 
     The Wiener filter is all the sharpening there is: a shell keeps its measured amplitude as far
@@ -61,11 +63,14 @@ def consensus(everything: tuple[VoxelSums, VoxelSums], mask: Tensor, geometry: G
     sums = [one.symmetric(geometry) for one in everything]
     weight = np.stack([one[:, 0] for one in sums]).astype(np.float32)
     right = np.stack([one[:, 1] + 1j * one[:, 2] for one in sums]).astype(np.complex64)
-    halves = np.stack([
-        shrinkage.estimate(w, r, shrinkage.MEAN_RIDGE, geometry)
-        for w, r in zip(weight, right, strict=True)
-    ])
-    curve = fsc(*(shrinkage.to_volume(half, geometry) for half in halves), mask)
+    halves = np.stack(
+        [
+            shrinkage.estimate(w, r, shrinkage.MEAN_RIDGE, geometry)
+            for w, r in zip(weight, right, strict=True)
+        ]
+    )
+    pair = [shrinkage.to_volume(half, geometry) for half in halves]
+    curve = fsc(pair[0], pair[1], mask)
     ratio = 2 * prior.signal_to_noise(curve)
     ridge = shrinkage.wiener_ridge(ratio / (1 + ratio))
     both = shrinkage.estimate(weight.sum(0), right.sum(0), ridge, geometry)

@@ -78,7 +78,6 @@ def usual_distance(
     generator = np.random.Generator(np.random.PCG64(seed))
     chosen = generator.choice(len(latents), min(_SAMPLE, len(latents)), replace=False)
     reach = [
-        np.partition(squared_distances(latents, precision, latents[i]), size)[size]
-        for i in chosen
+        np.partition(squared_distances(latents, precision, latents[i]), size)[size] for i in chosen
     ]
     return float(np.quantile(reach, 0.95))

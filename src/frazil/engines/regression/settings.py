@@ -6,7 +6,8 @@ them.
 
 from typing import Annotated, Literal
 
-from frazil.settings import Settings, option
+from frazil.errors import InputError
+from frazil.settings import Settings, described_fields, option
 
 
 class RegressionSettings(Settings, frozen=True, kw_only=True):
@@ -21,8 +22,8 @@ class RegressionSettings(Settings, frozen=True, kw_only=True):
         option(
             "--latents",
             metavar="NPY",
-            help="regression: latents (n, Z) in place of the run's, .npy or .pkl; RUN may then be a "
-            "store, with a latent for each of its rows",
+            help="regression: latents (n, Z) in place of the run's, .npy or .pkl; RUN may then be "
+            "a store, with a latent for each of its rows",
         ),
     ] = None
     mask: Annotated[
@@ -55,3 +56,19 @@ class RegressionSettings(Settings, frozen=True, kw_only=True):
         int,
         option("--max-threads", metavar="N", help="regression: threads that insert images", ge=1),
     ] = 1
+
+
+def check_unused(settings: RegressionSettings) -> None:
+    """Refuse flags of regression that were given without it.
+
+    Raises
+    ------
+    InputError : names them.
+    """
+    flags = [
+        field.flags[0]
+        for field in described_fields(RegressionSettings)
+        if field.name != "maps" and getattr(settings, field.name) != field.default
+    ]
+    if flags:
+        raise InputError(f"{' '.join(flags)}: of use with --maps regression only")

@@ -52,9 +52,7 @@ class Balls:
                 weight[half, ring] = lanes[:, 0]
                 right[half, ring].real = lanes[:, 1 + side]
                 right[half, ring].imag = lanes[:, 1 + sides + side]
-        return cls(
-            np.cumsum(weight, axis=1, out=weight), np.cumsum(right, axis=1, out=right)
-        )
+        return cls(np.cumsum(weight, axis=1, out=weight), np.cumsum(right, axis=1, out=right))
 
     def around(self, base: Grid) -> "Balls":
         """Return those of the residual to grids (2, V), one of each half set.
@@ -160,7 +158,8 @@ def shell_sums(values: NDArray[np.floating], geometry: Geometry) -> Array:
     """Return (S,) the sum of (V,) values over each shell of the whole grid."""
     inside = geometry.voxel_shell >= 0
     weight = geometry.voxel_copies[inside] * values[inside]
-    return np.bincount(geometry.voxel_shell[inside], weight, geometry.box_px // 2 + 1)
+    shells = geometry.box_px // 2 + 1
+    return np.bincount(geometry.voxel_shell[inside], weight, shells).astype(np.float64)
 
 
 def smoothed(curves: Array) -> Array:

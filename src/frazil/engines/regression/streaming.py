@@ -89,9 +89,7 @@ def lane_count(sides: int) -> int:
     return 1 + 2 * sides
 
 
-def run_pass(
-    batches: Iterable[ParticleBatch], task: Task, threads: int = 1
-) -> RegressionSums:
+def run_pass(batches: Iterable[ParticleBatch], task: Task, threads: int = 1) -> RegressionSums:
     """Return the sums over a stream of particles; each target is one thread's at a time."""
     voxels, sides = int(np.prod(task.geometry.shape)), task.base.sides
     local = np.zeros((len(task.ring), 2, task.rings, voxels * lane_count(sides)), np.float32)
