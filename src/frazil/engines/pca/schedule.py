@@ -9,8 +9,8 @@ own: a pass (`streaming`), the steps' formulas (`sums`, `axes`, `prior`, `mask`)
    common power, relative to the mean's, sets the components' prior. The mask is made here.
 3. march: still apart, once at each of a row of growing resolutions, inside the mask.
 4. joint: the half sets' volumes are averaged after alignment, and one pass over all particles
-   with them is the last M-step. Beyond the low resolution, where a component has seen few steps, its
-   prior is what its FSC between the half sets supports.
+   with them is the last M-step. Beyond the low resolution, where a component has seen few steps,
+   its prior is what its FSC between the half sets supports.
 """
 
 from dataclasses import dataclass
