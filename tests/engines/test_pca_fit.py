@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from frazil.engines.load import load_model
-from frazil.engines.pca import loop
+from frazil.engines.pca import loop, partial, sums
 from frazil.engines.pca.loop import Fitting, fit_all
 from frazil.engines.pca.mask import sizeable_parts, solvent_mask, sphere
 from frazil.engines.pca.outputs import final_maps, reliability, write_outputs
+from frazil.engines.pca.partial import Partial
 from frazil.engines.pca.prior import measured_ridges, signal_to_noise
 from frazil.engines.pca.schedule import Plan
 from frazil.engines.pca.settings import PcaSettings
@@ -141,6 +142,63 @@ def test_stop_and_restart_give_the_uninterrupted_fit(moving, finished, tmp_path,
     # No pass is told twice, and none is lacking.
     numbers = [line["epoch"] for line in lines if line["event"] == "pass"]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_kill_inside_a_pass_loses_only_what_came_after_the_last_keeping(
+    moving, finished, tmp_path, monkeypatch, threads
+):
+    """Stopped in a low pass with sums, then while embedding; nothing is read twice."""
+    _, found, _ = finished
+    batch_rows: list[int] = []
+    monkeypatch.setattr(loop, "BATCH_IMAGES", 100)  # six batches in a pass
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(partial, "PARTIAL_SECONDS", 0.0)
+    monkeypatch.setattr(sums, "FLUSH_IMAGES", 128)
+    uninterrupted = fit_all(begin(tmp_path / "whole", moving, max_threads=threads))
+    after_batch = Partial.after_batch
+    for kind in ("low", "embedding"):
+
+        def stopping(self, sums, kind=kind):
+            after_batch(self, sums)
+            if self._key["kind"] == kind and sum(one.images for one in sums) >= 300:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Partial, "after_batch", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fit_all(begin(tmp_path / "run", moving, max_threads=threads))
+        assert (tmp_path / "run" / "pass.safetensors").is_file()
+
+    def counting(self, sums):
+        batch_rows.append(sum(one.images for one in sums))
+
+    monkeypatch.setattr(Partial, "after_batch", counting)
+    fitting = begin(tmp_path / "run", moving, max_threads=threads)
+    again = fit_all(fitting)
+    assert batch_rows == [400, 500, 600]
+    assert np.array_equal(again.mean, uninterrupted.mean)
+    assert np.array_equal(again.precision, uninterrupted.precision)
+    assert again.evidence == uninterrupted.evidence
+    assert np.allclose(again.mean, found.mean, atol=1e-2)
+    assert not (tmp_path / "run" / "pass.safetensors").exists()
+
+
+def test_sums_kept_of_another_state_are_not_taken_up(moving, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "BATCH_IMAGES", 100)
+    monkeypatch.setattr(partial, "PARTIAL_SECONDS", 0.0)
+    first = fit_all(begin(tmp_path / "a", moving, seed=1))
+    passes, kept = loop._pass, []
+
+    def keeping(fitting, *rest):
+        passes(fitting, *rest)
+        kept.append((fitting.run.path / "pass.safetensors").read_bytes())
+
+    monkeypatch.setattr(loop, "_pass", keeping)
+    fit_all(begin(tmp_path / "b", moving, seed=2))
+    monkeypatch.setattr(loop, "_pass", passes)
+    fitting = begin(tmp_path / "c", moving, seed=1)
+    (tmp_path / "c" / "pass.safetensors").write_bytes(kept[5])
+    assert np.array_equal(fit_all(fitting).mean, first.mean)
 
 
 def test_a_subset_is_fitted_and_all_are_embedded(moving, tmp_path):

@@ -4,19 +4,16 @@ Owns: the way from the flags to the loader and the half sets. Does not own: the 
 (`frazil.engines.particles`), streaming (`frazil.loader`), the sums (`backproject`).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from frazil.engines.backproject import Reconstruction, assign_halves, backproject
 from frazil.engines.backproject_settings import BackprojectInput, BackprojectSettings
-from frazil.engines.particles import Say, open_store, open_tier, selected_rows
+from frazil.engines.particles import Say, counted, open_store, open_tier, selected_rows
 from frazil.engines.plan import backprojection_plan, backprojection_window
-from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.settings import PackSettings
 from frazil.store.budget import allowance
@@ -65,11 +62,5 @@ def reconstruct(loader: ParticleLoader, settings: BackprojectSettings) -> Recons
     if settings.half_maps and settings.half_set == "stored":
         stored = np.asarray(store.rows["half_set"])
     halves = assign_halves(loader.columns.rows.numpy(), store.count, stored)
-    with tqdm(total=loader.row_count, unit="img", desc="back-projecting") as bar:
-
-        def counted() -> Iterator[ParticleBatch]:
-            for batch in loader.in_order():
-                yield batch
-                bar.update(len(batch.rows))
-
-        return backproject(counted(), loader.disc, halves, settings, loader.norm_scale)
+    batches = counted(loader, "back-projecting")
+    return backproject(batches, loader.disc, halves, settings, loader.norm_scale)

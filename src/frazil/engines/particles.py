@@ -4,22 +4,26 @@ Owns: the way from a command's flags to a store with poses and CTF. Does not own
 (`frazil.preprocess`) and streaming (`frazil.loader`).
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from frazil.errors import InputError
+from frazil.errors import InputError, MissingFileError
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.pickles import check_indices, read_indices
+from frazil.loader.batches import ParticleBatch
+from frazil.loader.prefetch import ParticleLoader
 from frazil.loader.tier import Tier
 from frazil.preprocess.inputs import join_pickles
 from frazil.preprocess.planned import plan_and_pack
 from frazil.preprocess.settings import PackSettings
-from frazil.runs.folder import make_folder
+from frazil.runs.folder import Run, make_folder
 from frazil.settings import described_fields
 from frazil.store.reader import ParticleStore
 from frazil.store.records import ParticleRecords
@@ -82,6 +86,44 @@ def open_store(
     target = store_path(given, out)
     say(f"{path}: is packed into {target}, or read from there when it has not changed{hint}")
     return plan_and_pack(table, target, packing, say)
+
+
+def trained_store(run: Run) -> ParticleStore:
+    """Return the store of a finished run, with the poses and CTF that it was trained with.
+
+    Raises
+    ------
+    InputError : the run was trained from particle files (--lazy).
+    MissingFileError : the store is not where it was.
+    """
+    if run.is_lazy:
+        raise InputError(
+            f"{run.path}: was trained with --lazy, so there is no store of its particles; train "
+            "without it"
+        )
+    path = Path(run.config["store"])
+    if not (path / "manifest.json").is_file():
+        raise MissingFileError(
+            f"{path}: no such store, from which {run.path} was trained; restore it"
+        )
+    store = ParticleStore.open(path)
+    data = run.config.get("settings", {}).get("data", {})
+    poses, ctf = data.get("poses"), data.get("ctf")
+    # What was no store was packed with them, into a store of another name.
+    if (poses or ctf) and Path(data["particles"]).name == path.name:
+        return store.with_rows(join_pickles(store.table(), poses, ctf).rows)
+    return store
+
+
+def counted(loader: ParticleLoader, what: str) -> Iterator[ParticleBatch]:
+    """Yield all batches in storage order, with a bar on stderr: particles, rate and time left."""
+    interval = 0.5 if sys.stderr.isatty() else 30.0
+    with tqdm(
+        total=loader.row_count, desc=what, unit="img", file=sys.stderr, mininterval=interval
+    ) as bar:
+        for batch in loader.in_order():
+            yield batch
+            bar.update(len(batch.rows))
 
 
 def open_tier(given: ParticleFlags, store: ParticleRecords, say: Say) -> Tier | None:

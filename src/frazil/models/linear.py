@@ -34,6 +34,11 @@ class LinearModel:
         self._maps = Parameter(maps, requires_grad=False)
         self._grids = torch.stack([half_grid_from_volume(volume) for volume in maps])
 
+    @property
+    def maps(self) -> Tensor:
+        """Mean and components (K + 1, D, D, D)."""
+        return self._maps.data
+
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """Iterate over the weights; `recurse` is there for the likeness to a torch module."""
         return iter([self._maps])

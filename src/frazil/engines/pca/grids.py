@@ -156,12 +156,21 @@ def finished_maps(grids: Tensor, geometry: Geometry) -> Tensor:
     fitted volume is the map divided by that.
     """
     side = geometry.side_px
-    axis = torch.sinc((torch.arange(side) - side // 2) / side) ** 2
-    response = axis[:, None, None] * axis[None, :, None] * axis[None, None, :]
-    volumes = to_real_space(grids) * response
+    volumes = to_real_space(grids) * slice_response(side)
     margin = (side - geometry.box_px) // 2
     cut = slice(margin, side - margin)
     return volumes[:, cut, cut, cut].contiguous()
+
+
+def unfinished_grids(maps: Tensor, geometry: Geometry) -> Tensor:
+    """Return half grids whose slices are those of maps (L, D, D, D); padding 1 only."""
+    return to_half_grids(maps / slice_response(geometry.box_px), geometry)
+
+
+def slice_response(side_px: int) -> Tensor:
+    """Return what trilinear slices multiply a volume by, (n, n, n): sinc^2 along each axis."""
+    axis = torch.sinc((torch.arange(side_px) - side_px // 2) / side_px) ** 2
+    return axis[:, None, None] * axis[None, :, None] * axis[None, None, :]
 
 
 def inner_products(a: Tensor, b: Tensor, geometry: Geometry) -> NDArray[np.float64]:

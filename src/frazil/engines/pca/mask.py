@@ -1,15 +1,21 @@
 """The soft solvent mask: where the mean or any component has density.
 
-Owns: the threshold, what is kept, the soft edge. Does not own: when masks are made (`schedule`).
+Owns: the threshold, what is kept, the soft edge, and masks of files. Does not own: when masks are
+made (`schedule`).
 
 The mean alone would cut off a domain that moves, because its density is smeared out.
 """
+
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+
+from frazil.errors import InputError
+from frazil.io.mrc import read_volume
 
 # Fractions of the box.
 GROW = 0.04
@@ -18,6 +24,21 @@ EDGE = 0.06
 SIZEABLE = 0.03
 _NOISE_DEVIATIONS = 4.0
 _OF_PEAK = 0.12
+
+
+def read_mask(path: str, box_px: int) -> Tensor:
+    """Return the mask (D, D, D) of a file that --mask names, 0 to 1.
+
+    Raises
+    ------
+    InputError : another box than that of the particles, or other values.
+    """
+    mask = torch.from_numpy(np.array(read_volume(Path(path))[0], np.float32))
+    if mask.shape != (box_px,) * 3:
+        raise InputError(f"--mask {path}: has {tuple(mask.shape)} px, {box_px} px wanted")
+    if float(mask.min()) < -1e-3 or float(mask.max()) > 1.001 or float(mask.max()) <= 0:
+        raise InputError(f"--mask {path}: values must lie between 0 and 1")
+    return mask.clamp(0, 1)
 
 
 def sphere(box_px: int, radius: float = 0.94) -> Tensor:

@@ -31,6 +31,7 @@ from frazil.engines.pca.grids import (
     to_half_grids,
 )
 from frazil.engines.pca.mask import solvent_mask, sphere
+from frazil.engines.pca.settings import ModelSettings
 from frazil.engines.pca.state import State
 from frazil.engines.pca.streaming import PassSums
 from frazil.engines.pca.sums import maximise, mean_weight
@@ -73,6 +74,21 @@ class Plan:
     low_iterations: int
     seed: int
     given_mask: Tensor | None = None
+    contrast: bool = False
+
+    @classmethod
+    def of(cls, box_px: int, model: ModelSettings, mask: Tensor | None = None) -> "Plan":
+        """Return the plan of a fit with these settings."""
+        return cls(
+            box_px,
+            model.zdim,
+            model.padding,
+            model.low_radius,
+            model.low_iterations,
+            model.seed,
+            mask,
+            model.contrast,
+        )
 
     def steps(self, support: int) -> list[Step]:
         """Return all passes, given the radius that the half maps support."""

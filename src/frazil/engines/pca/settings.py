@@ -41,6 +41,9 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
         str | None,
         option("--mask", metavar="MRC", help="solvent or focus mask; default: made from the maps"),
     ] = None
+    contrast: Annotated[bool, option("--contrast", help="estimate the contrast of each image")] = (
+        False
+    )
     seed: Annotated[int, option("--seed", metavar="S", help="random seed", ge=0)] = 0
 
 

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from frazil import __version__
 from frazil.engines import particles
+from frazil.engines.distributed import ONE_RANK, Ranks
 from frazil.engines.particles import Say
 from frazil.engines.pca.loop import WINDOW_ROWS, Fitting, begin_state
+from frazil.engines.pca.mask import read_mask
 from frazil.engines.pca.memory import check_budget, needs
 from frazil.engines.pca.schedule import Plan
 from frazil.engines.pca.settings import PcaSettings, differing_names
 from frazil.engines.pca.state import State
 from frazil.engines.vae.data import data_digest
 from frazil.errors import InputError, OutputExistsError
-from frazil.io.mrc import read_volume
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.settings import PackSettings
 from frazil.runs.checkpoint import load_checkpoint
@@ -63,6 +62,7 @@ def begin_or_resume(
     command: str,
     overwrite: bool,
     say: Say,
+    ranks: Ranks = ONE_RANK,
 ) -> Fitting:
     """Return a fit in `outdir`: new, or where the run in it was stopped.
 
@@ -85,15 +85,8 @@ def begin_or_resume(
     if len(np.unique(rows)) != len(rows):
         raise InputError(f"--ind {data.ind}: names a row twice; latents need distinct rows")
     fit_rows = chosen_rows(rows, model.fit, model.seed)
-    plan = Plan(
-        loader.box_px,
-        model.zdim,
-        model.padding,
-        model.low_radius,
-        model.low_iterations,
-        model.seed,
-        _given_mask(model.mask, loader.box_px),
-    )
+    mask = None if model.mask is None else read_mask(model.mask, loader.box_px)
+    plan = Plan.of(loader.box_px, model, mask)
     wanted = needs(
         plan.geometry(loader.box_px), model.zdim, len(fit_rows), len(rows), data.max_threads
     )
@@ -133,6 +126,7 @@ def begin_or_resume(
         left,
         data.max_threads,
         journal_bytes,
+        ranks,
     )
 
 
@@ -149,23 +143,6 @@ def chosen_rows(rows: NDArray[np.int64], count: int | None, seed: int) -> NDArra
         return rows
     generator = np.random.Generator(np.random.PCG64(seed))
     return np.sort(generator.choice(rows, count, replace=False))
-
-
-def _given_mask(path: str | None, box_px: int) -> Tensor | None:
-    """Return the mask (D, D, D) of a file, 0 to 1.
-
-    Raises
-    ------
-    InputError : another box than that of the fit.
-    """
-    if path is None:
-        return None
-    mask = torch.from_numpy(np.array(read_volume(Path(path))[0], np.float32))
-    if mask.shape != (box_px,) * 3:
-        raise InputError(f"--mask {path}: has {tuple(mask.shape)} px, {box_px} px wanted")
-    if float(mask.min()) < -1e-3 or float(mask.max()) > 1.001 or float(mask.max()) <= 0:
-        raise InputError(f"--mask {path}: values must lie between 0 and 1")
-    return mask.clamp(0, 1)
 
 
 def _refuse(run: Run, differing: list[str]) -> None:

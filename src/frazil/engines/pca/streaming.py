@@ -11,16 +11,18 @@ private sums, added at the end.
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from frazil.engines.distributed import Ranks
 from frazil.engines.pca import expectation
 from frazil.engines.pca.expectation import Posterior
 from frazil.engines.pca.grids import Geometry, to_lanes
-from frazil.engines.pca.images import whitened
+from frazil.engines.pca.images import WhiteImages, whitened
 from frazil.engines.pca.kernels import extract_kernel, insert_kernel, residual_kernel
 from frazil.engines.pca.sums import VoxelSums, upper_triangle
 from frazil.loader.batches import ParticleBatch
@@ -32,6 +34,8 @@ BATCH_IMAGES = 2048
 BATCH_COEFFICIENTS = 1 << 23
 
 Listener = Callable[[Tensor, Posterior], None]
+# E[(1, z)(1, z)^T] (b, L, L) and the contrast (b,) of some images.
+Moments = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,7 @@ class Fit:
     models : half grids (L, Z, Y, X) of each model, all of one shape.
     deviation : (groups, S) noise deviation per optics group and shell.
     model_of_row, group_of_row : (N,) int64, for every row of the store.
+    contrast : estimate that of each image.
     """
 
     models: list[Tensor]
@@ -50,6 +55,7 @@ class Fit:
     model_of_row: NDArray[np.int64]
     group_of_row: NDArray[np.int64]
     geometry: Geometry
+    contrast: bool = False
 
 
 @dataclass(eq=False)
@@ -81,6 +87,25 @@ class PassSums:
         self.counts += other.counts
         self.images += other.images
 
+    def join(self, ranks: Ranks) -> None:
+        """Add the sums of all ranks, in place."""
+        if self.voxels is not None:
+            self.voxels.join(ranks)
+        numbers = np.array([self.evidence, self.images])
+        for values in (self.second, self.power, self.counts, numbers):
+            ranks.add(values)
+        self.evidence, self.images = float(numbers[0]), int(numbers[1])
+
+
+class Keeper(Protocol):
+    """What may keep a pass while it runs; see `partial.Partial`."""
+
+    def begin(self, sums: list[PassSums]) -> None:
+        """Fill the empty sums of all workers with those of batches that need not come again."""
+
+    def after_batch(self, sums: list[PassSums]) -> None:
+        """Look at the sums of all workers after a batch."""
+
 
 def run_pass(
     batches: Iterable[ParticleBatch],
@@ -88,6 +113,7 @@ def run_pass(
     maximise: bool = True,
     threads: int = 1,
     listener: Listener | None = None,
+    keeper: Keeper | None = None,
 ) -> list[PassSums]:
     """Return the sums of each model over a stream of particles.
 
@@ -95,6 +121,7 @@ def run_pass(
     ----------
     maximise : gather the sums of the M-step, too.
     listener : called with rows (b,) and their posterior; by one thread at a time per model.
+    keeper : may put sums of earlier batches into the empty ones, and keeps them now and then.
     """
     copies = max(1, threads // len(fit.models))
     workers = [
@@ -102,6 +129,9 @@ def run_pass(
         for model in range(len(fit.models))
         for _ in range(copies)
     ]
+    sums = [worker.sums for worker in workers]
+    if keeper is not None:
+        keeper.begin(sums)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:
             owner = torch.from_numpy(fit.model_of_row[batch.rows.numpy()])
@@ -112,9 +142,11 @@ def run_pass(
                 jobs.append((worker, mine[view_order(batch.rotations[mine])]))
             for future in [pool.submit(worker.work, batch, part) for worker, part in jobs]:
                 future.result()
+            if keeper is not None:
+                keeper.after_batch(sums)
     results = []
     for start in range(0, len(workers), copies):
-        first, *others = (worker.sums for worker in workers[start : start + copies])
+        first, *others = sums[start : start + copies]
         for other in others:
             first.add(other)
         results.append(first)
@@ -175,37 +207,72 @@ class _Worker:
 
     def work(self, batch: ParticleBatch, part: Tensor) -> None:
         """Add some images of a batch."""
-        for chunk in torch.split(part, self.chunk):
-            if len(chunk):
-                self._add(batch, chunk)
+        if not len(part):
+            return
+        chunks = torch.split(part, self.chunk)
+        if self.values is None:
+            # Small matrices: all together cost far less than chunk by chunk.
+            self._expect(batch, part, np.concatenate([self._gram(batch, c)[0] for c in chunks]))
+            return
+        for chunk in chunks:
+            gram, images = self._gram(batch, chunk)
+            self._insert(batch, chunk, images, self._expect(batch, chunk, gram))
 
-    def _add(self, batch: ParticleBatch, chunk: Tensor) -> None:
-        geometry, sums, count = self.fit.geometry, self.sums, len(chunk)
-        rows = batch.rows[chunk]
-        group = self.fit.group_of_row[rows.numpy()]
-        # 1. Whitened images and designs.
-        images = whitened(batch, chunk, self.fit.deviation, group, geometry)
-        places = (geometry.shape, images.rotations, geometry.kx, geometry.ky, images.factor)
+    def _gram(self, batch: ParticleBatch, chunk: Tensor) -> tuple[NDArray[np.float32], WhiteImages]:
+        """Fill the designs of a chunk; return their Gram matrices (b, L + 1, L + 1)."""
+        geometry, count = self.fit.geometry, len(chunk)
+        images = whitened(batch, chunk, self.fit.deviation, self._group(batch, chunk), geometry)
         design = self.design[:count]
-        self.extract(self.grid, *places, images.data, design)
-        matrix = torch.from_numpy(design).view(count, 2 * design.shape[1], -1)
-        # 2. E-step.
-        found = expectation.posterior(torch.bmm(matrix.transpose(1, 2), matrix))
+        self.extract(self.grid, *_places(geometry, images), images.data, design)
+        columns = design.shape[2] // 2
+        gram = np.empty((count, columns, columns), np.float32)
+        for matrix, out in zip(design.reshape(count, -1, columns), gram, strict=True):
+            np.dot(matrix.T, matrix, out=out)  # BLAS takes half of a symmetric product
+        return gram, images
+
+    def _expect(self, batch: ParticleBatch, part: Tensor, gram: NDArray[np.float32]) -> Moments:
+        """Add what the E-step gives; return what the M-step takes of it."""
+        sums, group = self.sums, self._group(batch, part)
+        found = expectation.posterior(torch.from_numpy(gram), self.fit.contrast)
         second = expectation.moments(found)
         if self.listener is not None:
-            self.listener(rows, found)
+            self.listener(batch.rows[part], found)
         sums.second += second.sum(0).numpy()
         sums.evidence += float(found.evidence.sum()) + float(self.constant[group].sum())
-        sums.images += count
-        # 3. Sums of the M-step.
+        sums.images += len(part)
+        return second, found.contrast
+
+    def _insert(
+        self, batch: ParticleBatch, chunk: Tensor, images: WhiteImages, moments: Moments
+    ) -> None:
+        """Add to the sums of the M-step."""
+        geometry, sums, count = self.fit.geometry, self.sums, len(chunk)
         if self.values is None or sums.voxels is None:
-            return
+            raise ValueError("this pass gathers no sums")
+        design, group = self.design[:count], self._group(batch, chunk)
+        matrix = torch.from_numpy(design).view(count, 2 * design.shape[1], -1)
         values = self.values[:count]
-        torch.bmm(matrix, expectation.residual_weights(second).float(), out=values)
+        second, contrast = moments
+        torch.bmm(matrix, expectation.residual_weights(second, contrast).float(), out=values)
         power = np.zeros((count, self.fit.deviation.shape[1]))
         white = values.view(design.shape).numpy()
-        self.insert(sums.voxels.recent, *places, upper_triangle(second), white)
+        places = _places(geometry, images)
+        self.insert(
+            sums.voxels.recent,
+            *places,
+            upper_triangle(contrast[:, None, None] ** 2 * second),
+            white,
+        )
         self.residual(design, white, geometry.shell, power)
         sums.voxels.count(count)
         np.add.at(sums.power, group, power)
         np.add.at(sums.counts, group, self.shell_counts)
+
+    def _group(self, batch: ParticleBatch, part: Tensor) -> NDArray[np.int64]:
+        """Return (b,) the optics groups of some images."""
+        return self.fit.group_of_row[batch.rows[part].numpy()]
+
+
+def _places(geometry: Geometry, images: WhiteImages) -> tuple[NDArray[Any], ...]:
+    """Return what the kernels take to find an image's voxels."""
+    return geometry.shape, images.rotations, geometry.kx, geometry.ky, images.factor

@@ -11,6 +11,7 @@ A = sum w c^2/s^2 E[z z^T], b = sum w c/s^2 E[(y - c a z) z], and with the prior
 V <- V + (A + R)^-1 (b - R V).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from frazil.engines.distributed import Ranks
 from frazil.engines.pca.grids import Geometry, from_lanes, to_lanes
 from frazil.engines.pca.kernels import solve_kernel
+
+Sums = NDArray[np.float32] | NDArray[np.float64]
 
 # Images whose sums are kept in float32; then they are added to float64.
 FLUSH_IMAGES = 16_384
@@ -63,22 +67,52 @@ class VoxelSums:
             self.recent += other.recent
         self.images += other.images
 
+    def join(self, ranks: Ranks) -> None:
+        """Add the sums of all ranks, in place; they are the same on each afterwards."""
+        if ranks.any(self.total is not None):
+            self._flush()
+        ranks.add(self.recent if self.total is None else self.total)
+
+    def numbers(self) -> dict[str, int]:
+        """Return the counts of images, as `restore` takes them."""
+        return {"voxel_images": self.images, "recent_images": self._recent_images}
+
+    def restore(
+        self,
+        recent: NDArray[np.float32],
+        total: NDArray[np.float64] | None,
+        numbers: Mapping[str, int],
+    ) -> None:
+        """Become the sums that these were, with all of them as they were."""
+        self.recent[:], self.total = recent, total
+        self.images, self._recent_images = numbers["voxel_images"], numbers["recent_images"]
+
     def _flush(self) -> None:
         self.total = _sum(self.total, self.recent)
         self.recent[:] = 0
         self._recent_images = 0
 
-    def symmetric(self, geometry: Geometry) -> NDArray[np.float32] | NDArray[np.float64]:
+    def symmetric(self, geometry: Geometry) -> Sums:
         """Return the sums with the plane kx = 0 joined, (V, M), as `slicing.symmetrise` does."""
         if self.total is not None:
             self._flush()
         chosen = self.recent if self.total is None else self.total
-        grid = chosen.reshape(*geometry.shape.tolist(), -1).copy()
-        plane = grid[:-1, :-1, 0].copy()
-        mirrored = plane[::-1, ::-1].copy()
-        mirrored[..., -self.volumes :] *= -1  # the imaginary right-hand side
-        grid[:-1, :-1, 0] = plane + mirrored
-        return grid.reshape(-1, lane_count(self.volumes))
+        return joined_plane(chosen.reshape(len(geometry.voxel_shell), -1), self.volumes, geometry)
+
+
+def joined_plane(sums: Sums, volumes: int, geometry: Geometry) -> Sums:
+    """Return sums (V, M) with the plane kx = 0 joined, as `slicing.symmetrise` does.
+
+    Parameters
+    ----------
+    volumes : L; the last L lanes are the imaginary right-hand sides.
+    """
+    grid = sums.reshape(*geometry.shape.tolist(), -1).copy()
+    plane = grid[:-1, :-1, 0].copy()
+    mirrored = plane[::-1, ::-1].copy()
+    mirrored[..., -volumes:] *= -1
+    grid[:-1, :-1, 0] = plane + mirrored
+    return grid.reshape(sums.shape)
 
 
 def _sum(
