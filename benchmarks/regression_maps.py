@@ -26,7 +26,6 @@ from pca_recovery import auc, command, prepare
 from torch import Tensor
 
 from frazil.engines.backproject import assign_halves
-from frazil.engines.load import load_model
 from frazil.engines.particles import counted
 from frazil.engines.pca.loop import optics_groups
 from frazil.engines.regression import neighbours, shrinkage
