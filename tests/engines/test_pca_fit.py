@@ -159,9 +159,9 @@ def test_a_kill_inside_a_pass_loses_only_what_came_after_the_last_keeping(
     after_batch = Partial.after_batch
     for kind in ("low", "embedding"):
 
-        def stopping(self, sums, kind=kind):
-            after_batch(self, sums)
-            if self._key["kind"] == kind and sum(one.images for one in sums) >= 300:
+        def stopping(self, gathered, kind=kind):
+            after_batch(self, gathered)
+            if self._key["kind"] == kind and sum(one.images for one in gathered()) >= 300:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(Partial, "after_batch", stopping)
@@ -169,8 +169,8 @@ def test_a_kill_inside_a_pass_loses_only_what_came_after_the_last_keeping(
             fit_all(begin(tmp_path / "run", moving, max_threads=threads))
         assert (tmp_path / "run" / "pass.safetensors").is_file()
 
-    def counting(self, sums):
-        batch_rows.append(sum(one.images for one in sums))
+    def counting(self, gathered):
+        batch_rows.append(sum(one.images for one in gathered()))
 
     monkeypatch.setattr(Partial, "after_batch", counting)
     fitting = begin(tmp_path / "run", moving, max_threads=threads)
