@@ -21,16 +21,18 @@ import torch
 from pca_suite import add_common_arguments, conformation_latents, consensus_map, linear_volumes
 from simulated_sets import SETS, Truth, latent_figures, prepare, scores, trained, volume_of
 
+# Flags of simulate and of train_pca.
 CASES = {
-    "clean": "",
-    "outliers of 10 %": "--outliers 0.1",
-    "contrast variation of 20 %": "--contrast-std 0.2",
-    "pose errors of 2 degrees": "--pose-error-deg 2",
-    "pose errors of 5 degrees": "--pose-error-deg 5",
-    "shift errors of 2 px": "--shift-error-px 2",
-    "preferred views": "--preferred 4",
-    "coloured noise": "--noise coloured",
-    "two optics groups": "--group-noise 1 2",
+    "clean": ("", ""),
+    "outliers of 10 %": ("--outliers 0.1", ""),
+    "contrast variation of 20 %": ("--contrast-std 0.2", ""),
+    "contrast variation of 20 %, estimated": ("--contrast-std 0.2", "--contrast"),
+    "pose errors of 2 degrees": ("--pose-error-deg 2", ""),
+    "pose errors of 5 degrees": ("--pose-error-deg 5", ""),
+    "shift errors of 2 px": ("--shift-error-px 2", ""),
+    "preferred views": ("--preferred 4", ""),
+    "coloured noise": ("--noise coloured", ""),
+    "two optics groups": ("--group-noise 1 2", ""),
 }
 VOLUMES = 20
 
@@ -43,14 +45,17 @@ def finite(run: Path) -> bool:
     )
 
 
-def measure(out: Path, flags: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Simulate, fit and score one case."""
+def measure(case: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Simulate, fit and score one case; cases that are simulated alike share a folder."""
+    flags, train = CASES[case]
+    out = args.out / (flags.strip("-").replace(" ", "-") or "clean")
     structure = f" --structure {args.structure.resolve()}" if args.structure else ""
     common = f"-n {args.images} -D {args.box} --snr {args.snr} --sigma {args.sigma}"
     prepare(out, f"{common} {SETS['igg-1d'].flags}{structure} {flags}".strip(), VOLUMES)
     zdim = args.zdim or SETS["igg-1d"].zdim
-    cost = trained(out, f"--zdim {zdim} {args.train}".strip())
-    run, truth = out / "run", Truth.of(out)
+    folder = f"run{train.replace(' ', '')}"
+    cost = trained(out, f"--zdim {zdim} {train} {args.train}".strip(), folder)
+    run, truth = out / folder, Truth.of(out)
     table = json.loads((run / "reliability.json").read_text())
     latents = np.load(run / "z.npy")
     own = [truth.volume_at(row) for row in truth.scored_rows()]
@@ -82,11 +87,13 @@ def main() -> None:
     clean: float | None = None
     diverged = False
     for name in dict.fromkeys(("clean", *args.cases)):
-        line = measure(args.out / name.replace(" ", "-"), CASES[name], args)
+        line = measure(name, args)
         clean = line["consensus_auc"] if clean is None else clean
         line["above_clean_consensus"] = line["auc"] >= clean
         diverged |= not line["finite"]
-        print(json.dumps({"case": name, "flags": CASES[name], **line}), flush=True)
+        print(
+            json.dumps({"case": name, "flags": " ".join(CASES[name]).strip(), **line}), flush=True
+        )
     raise SystemExit(int(diverged))
 
 

@@ -5,6 +5,7 @@ the scores of `simulated_sets` for
 
 - "ours": per conformation the volume at the mean latent of its particles (the state's, or the
   nearest hundredth), per image the volume at that image's latent;
+- "mixture" (discrete states): the same at the latents under the prior that `frazil mixture` finds;
 - "consensus": the mean of the half maps, unregularised; "masked_consensus": times the run's mask;
 - "labels": back-projection of the particles that truly belong to a conformation (the state's, or
   the nearest 1, 4 or 10 hundredths, whichever is best within the mask), per conformation only;
@@ -33,6 +34,7 @@ from simulated_sets import (
     SETS,
     SimulatedSet,
     Truth,
+    command,
     labelled_maps,
     latent_figures,
     linear_ceiling,
@@ -96,6 +98,13 @@ def score_run(out: Path, truth: Truth, folder: str = "run", labels: bool = True)
     centres = conformation_latents(latents, truth)
     scored.add("per_conformation", "ours", linear_volumes(run, centres))
     scored.add("per_image", "ours", linear_volumes(run, latents[scored.rows]))
+    if truth.kind == "states":
+        command(out, f"mixture {folder} --overwrite")
+        z = np.load(run / "mixture.npz")["z"]
+        scored.add(
+            "per_conformation", "mixture", linear_volumes(run, conformation_latents(z, truth))
+        )
+        scored.add("per_image", "mixture", linear_volumes(run, z[scored.rows]))
     consensus = consensus_map(run)
     scored.add_one_map("consensus", consensus)
     scored.add_one_map("masked_consensus", consensus * volume_of(run / "mask.mrc"))
@@ -130,6 +139,18 @@ def add_labels(out: Path, scored: Scored) -> None:
         best = max(best, found)
 
 
+def mixture_figures(run: Path, truth: Truth) -> dict[str, float]:
+    """Return how many components `frazil mixture` chose, and how they agree with the states."""
+    from sklearn.metrics import adjusted_rand_score
+
+    labels = np.load(run / "mixture.npz")["labels"][truth.particles]
+    states = truth.coordinates[truth.particles].astype(int)
+    return {
+        "mixture_components": int(labels.max() + 1),
+        "mixture_ari": round(float(adjusted_rand_score(states, labels)), 4),
+    }
+
+
 def measure(out: Path, chosen: SimulatedSet, args: argparse.Namespace) -> dict[str, Any]:
     """Simulate, fit and score one set; return the line that is printed."""
     structure = f" --structure {args.structure.resolve()}" if args.structure else ""
@@ -140,6 +161,9 @@ def measure(out: Path, chosen: SimulatedSet, args: argparse.Namespace) -> dict[s
     table = json.loads((out / "run" / "reliability.json").read_text())
     truth = Truth.of(out)
     scored = score_run(out, truth)
+    latents = latent_figures(np.load(out / "run" / "z.npy"), truth)
+    if truth.kind == "states":
+        latents |= mixture_figures(out / "run", truth)
     (out / "curves.json").write_text(json.dumps(scored.curves) + "\n")
     return {
         "images": args.images,
@@ -149,7 +173,7 @@ def measure(out: Path, chosen: SimulatedSet, args: argparse.Namespace) -> dict[s
         "real": table["real"],
         "canonical": [round(value, 3) for value in table["canonical"]],
         "cost": cost,
-        "latents": latent_figures(np.load(out / "run" / "z.npy"), truth),
+        "latents": latents,
         **scored.figures,
         "load": round(os.getloadavg()[0], 1),
     }
