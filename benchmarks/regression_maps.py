@@ -22,11 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pca_recovery import auc, command, prepare
 from torch import Tensor
 
 from frazil.engines.backproject import assign_halves
-from frazil.engines.load import load_model
 from frazil.engines.particles import counted
 from frazil.engines.pca.loop import optics_groups
 from frazil.engines.regression import neighbours, shrinkage
@@ -37,6 +35,7 @@ from frazil.engines.regression.streaming import Base, Task, run_pass
 from frazil.io.mrc import read_volume
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.metrics.fsc import fsc
+from pca_recovery import auc, command, prepare
 
 GROUP = 20
 
