@@ -21,21 +21,7 @@ import torch
 from frazil.engines.pca.grids import Geometry
 from frazil.engines.pca.streaming import BATCH_COEFFICIENTS, BATCH_IMAGES, Fit, run_pass
 from frazil.engines.pca.sums import lane_count
-from frazil.geometry.rotations import random_rotations
-from frazil.loader.batches import ParticleBatch
-
-
-def batch_of(geometry: Geometry, count: int) -> ParticleBatch:
-    """Return random images."""
-    generator = torch.Generator().manual_seed(0)
-    parameters = torch.tensor([[4.0, 15_000, 14_800, 30, 300, 2.7, 0.1, 0]]).repeat(count, 1)
-    return ParticleBatch(
-        torch.arange(count),
-        torch.randn(count, len(geometry.disc), dtype=torch.complex64, generator=generator),
-        random_rotations(count, generator).float(),
-        torch.randn(count, 2, generator=generator),
-        parameters,
-    )
+from frazil.engines.vae.measure import random_batch
 
 
 def best_us(work: Callable[[], object], images: int, repeats: int) -> float:
@@ -72,7 +58,7 @@ def main() -> None:
         deviation = np.ones((1, box_px // 2 + 1), np.float32)
         zeros = np.zeros(count, np.int64)
         fit = Fit([grids], deviation, zeros, zeros, geometry)
-        batch = batch_of(geometry, count)
+        batch = random_batch(box_px, count)
         run_pass([batch], fit)
         e_step = best_us(lambda b=batch, f=fit: run_pass([b], f, False), count, args.repeats)
         both = best_us(lambda b=batch, f=fit: run_pass([b], f), count, args.repeats)

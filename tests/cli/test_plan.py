@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 
 from frazil.cli.main import main
+from frazil.engines.pca import measure as pca_measure
+from frazil.engines.pca.grids import Geometry
+from frazil.engines.pca.memory import needs
+from frazil.engines.pca.schedule import Plan as FitPlan
+from frazil.engines.pca.settings import ModelSettings
 from frazil.engines.vae.measure import training_rate
 from frazil.io.images import ImageSource
 from frazil.preprocess import measure, plan
@@ -86,6 +91,26 @@ def test_training_is_measured_when_a_network_is_named(
     expected = max(600 / found["training_images_per_s"], found["loader_epoch_time_s"])
     assert found["training_epoch_time_s"] == pytest.approx(expected)
     assert found["training_epoch_limit"] in ("the network on cpu", "the loader")
+
+
+def test_a_fit_of_components_is_measured_and_refused_where_its_sums_do_not_fit(
+    particles: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pca_measure, "_LEAST_S", 0.01)
+    found = planned(capsys, particles, "--engine", "pca", "--zdim", 2)
+    geometry = Geometry.of(32)
+    assert found["fit_memory_bytes"] == needs(geometry, 2, 600, 600, threads=1).total
+    assert found["fit_passes"] == len(FitPlan.of(32, ModelSettings(zdim=2)).steps(16))
+    assert found["fit_time_s"] > found["embedding_time_s"] > 0
+    assert "training_epoch_time_s" not in found
+    store = str(make_store(tmp_path, 100, 32).path)
+    small = ["plan", store, "--engine", "pca", "--zdim", "8", "--memory", "40M"]
+    assert main(small) == 2
+    assert "the sums and volumes of this fit take" in capsys.readouterr().err
+    assert main(small[:-2]) == 0
 
 
 def test_people_get_lines_that_say_what_was_measured(

@@ -166,3 +166,14 @@ def test_downsampling_that_cannot_fit_the_disk_is_refused(
         assert main(words) == 2
     assert "or a smaller -D" in capsys.readouterr().err and not Path("small.mrcs").exists()
     assert main(words) == 0
+
+
+def test_a_simulation_that_cannot_fit_the_disk_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", *["-n", "4", "-D", "16", "-o", "fits"]]) == 0
+    assert f"plan: write {size_text(4 * 4 * 16**2)} (4 images of 16 px)" in capsys.readouterr().out
+    small_disk(monkeypatch)
+    assert main(["simulate", *["-n", "400", "-D", "16", "-o", "set"]]) == 2
+    assert "give a smaller -n or -D" in capsys.readouterr().err
+    assert not Path("set").exists()

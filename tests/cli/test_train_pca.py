@@ -50,6 +50,17 @@ def test_analyze_writes_its_report(made):
     assert len(list((out / "kmeans3").glob("vol_*.mrc"))) == 3
 
 
+def test_a_mixture_takes_the_place_of_k_means(made, tmp_path):
+    store, run = str(made / "run" / "particles.frz"), tmp_path / "run"
+    assert main(["train_pca", store, *FIT, "-o", str(run), "--mixture", "2"]) == 0
+    line = f"analyze {run} --pc 0 --skip-umap --ksample 3 -o"
+    assert main([*line.split(), f"{run}/a"]) == 0
+    assert len(list((run / "a" / "mixture2").glob("vol_*.mrc"))) == 2
+    assert "mean of each component" in (run / "a" / "report.html").read_text()
+    assert main([*line.split(), f"{run}/b", "--no-mixture"]) == 0
+    assert len(list((run / "b" / "kmeans3").glob("vol_*.mrc"))) == 3
+
+
 def test_a_finished_run_is_refused_and_overwrite_begins_anew(made, tmp_path, capsys):
     store, run = str(made / "run" / "particles.frz"), str(tmp_path / "run")
     command = ["train_pca", store, *FIT, "-o", run]
@@ -66,6 +77,7 @@ def test_a_finished_run_is_refused_and_overwrite_begins_anew(made, tmp_path, cap
         (["--zdim", "0"], "--zdim"),
         (["--padding", "3"], "--padding"),
         (["--mask", "none.mrc"], "none.mrc"),
+        (["--mixture", "some"], "--components some"),
         (["-D", "32"], "-D 32"),
     ],
 )

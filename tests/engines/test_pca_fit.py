@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from frazil.engines.load import load_model
-from frazil.engines.pca import loop
+from frazil.engines.pca import loop, partial, sums
 from frazil.engines.pca.loop import Fitting, fit_all
 from frazil.engines.pca.mask import sizeable_parts, solvent_mask, sphere
 from frazil.engines.pca.outputs import final_maps, reliability, write_outputs
-from frazil.engines.pca.prior import signal_to_noise
+from frazil.engines.pca.partial import Partial
+from frazil.engines.pca.prior import measured_ridges, signal_to_noise
 from frazil.engines.pca.schedule import Plan
 from frazil.engines.pca.settings import PcaSettings
 from frazil.engines.pca.start import begin_or_resume, check_request, chosen_rows, open_store
@@ -143,6 +144,63 @@ def test_stop_and_restart_give_the_uninterrupted_fit(moving, finished, tmp_path,
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_kill_inside_a_pass_loses_only_what_came_after_the_last_keeping(
+    moving, finished, tmp_path, monkeypatch, threads
+):
+    """Stopped in a low pass with sums, then while embedding; nothing is read twice."""
+    _, found, _ = finished
+    batch_rows: list[int] = []
+    monkeypatch.setattr(loop, "BATCH_IMAGES", 100)  # six batches in a pass
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(partial, "PARTIAL_SECONDS", 0.0)
+    monkeypatch.setattr(sums, "FLUSH_IMAGES", 128)
+    uninterrupted = fit_all(begin(tmp_path / "whole", moving, max_threads=threads))
+    after_batch = Partial.after_batch
+    for kind in ("low", "embedding"):
+
+        def stopping(self, gathered, kind=kind):
+            after_batch(self, gathered)
+            if self._key["kind"] == kind and sum(one.images for one in gathered()) >= 300:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Partial, "after_batch", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fit_all(begin(tmp_path / "run", moving, max_threads=threads))
+        assert (tmp_path / "run" / "pass.safetensors").is_file()
+
+    def counting(self, gathered):
+        batch_rows.append(sum(one.images for one in gathered()))
+
+    monkeypatch.setattr(Partial, "after_batch", counting)
+    fitting = begin(tmp_path / "run", moving, max_threads=threads)
+    again = fit_all(fitting)
+    assert batch_rows == [400, 500, 600]
+    assert np.array_equal(again.mean, uninterrupted.mean)
+    assert np.array_equal(again.precision, uninterrupted.precision)
+    assert again.evidence == uninterrupted.evidence
+    assert np.allclose(again.mean, found.mean, atol=1e-2)
+    assert not (tmp_path / "run" / "pass.safetensors").exists()
+
+
+def test_sums_kept_of_another_state_are_not_taken_up(moving, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "BATCH_IMAGES", 100)
+    monkeypatch.setattr(partial, "PARTIAL_SECONDS", 0.0)
+    first = fit_all(begin(tmp_path / "a", moving, seed=1))
+    passes, kept = loop._pass, []
+
+    def keeping(fitting, *rest):
+        passes(fitting, *rest)
+        kept.append((fitting.run.path / "pass.safetensors").read_bytes())
+
+    monkeypatch.setattr(loop, "_pass", keeping)
+    fit_all(begin(tmp_path / "b", moving, seed=2))
+    monkeypatch.setattr(loop, "_pass", passes)
+    fitting = begin(tmp_path / "c", moving, seed=1)
+    (tmp_path / "c" / "pass.safetensors").write_bytes(kept[5])
+    assert np.array_equal(fit_all(fitting).mean, first.mean)
+
+
 def test_a_subset_is_fitted_and_all_are_embedded(moving, tmp_path):
     fitting = begin(tmp_path / "run", moving, fit=300)
     assert len(fitting.fit_rows) == 300
@@ -246,6 +304,21 @@ def test_signal_to_noise_ends_where_the_curve_first_falls_to_zero():
     assert (np.diff(ratio) <= 0).all()
     assert ratio[2] > 1 > ratio[4]
     assert ratio[-1] < 0.01
+
+
+def test_beyond_the_low_stage_the_prior_of_a_component_is_what_its_half_sets_agree_on():
+    signal = np.array([[4.0, 4, 4, 2, 1, 0.5, 0.25], [9.0, 9, 9, 9, 9, 9, 9]])
+    weight = np.full(7, 2.0)
+    ratio = signal * weight  # of a half map: signal over noise variance
+    curves = (ratio / (ratio + 1)).tolist()
+    low_stage = np.full((3, 9), 7.0)
+    found = measured_ridges(low_stage, weight, curves, 2)
+    assert found.shape == (3, 7)
+    assert np.all(found[0] == 7) and np.all(found[:, :3] == 7)
+    assert np.allclose(found[2, 3:], 1 / 9, rtol=1e-4)
+    assert np.allclose(found[1, 4:6], 1 / signal[0, 4:6], rtol=0.15)  # curves are smoothed
+    unlike = measured_ridges(low_stage, weight, [[1.0, 1, 1, -0.1, 0, 0.1, 0.1]], 2)
+    assert np.all(unlike[1, 4:] > 1000)
 
 
 def test_the_schedule_grows_to_the_supported_radius():

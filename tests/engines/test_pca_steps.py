@@ -1,5 +1,7 @@
 """Theorems of the pca engine's kernels, E-step and M-step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -122,21 +124,66 @@ def test_insert_sums_what_the_slow_twin_sums():
     assert np.abs(symmetric[..., 6][inner] - joined.imag.numpy()[inner]).max() < 1e-4
 
 
-def test_the_residual_power_is_that_of_the_posterior():
+@pytest.mark.parametrize("with_contrast", [False, True])
+def test_the_residual_power_is_that_of_the_posterior(with_contrast):
     case = make_case(6, 12, 2)
-    design = designs(case, case.grids)
+    design = designs(case, 0.8 * case.grids)
     matrix = torch.from_numpy(design).view(6, -1, 4).double()
-    found = expectation.posterior(matrix.transpose(1, 2) @ matrix)
+    found = expectation.posterior(matrix.transpose(1, 2) @ matrix, with_contrast)
+    assert bool((found.contrast != 1).all()) == with_contrast
     second = expectation.moments(found)
-    values = matrix @ expectation.residual_weights(second)
+    values = matrix @ expectation.residual_weights(second, found.contrast)
     power = np.zeros((6, 7))
     white = values.view(design.shape).float().numpy()
     residual_kernel(3)(design, white, case.geometry.shell, power)
-    volumes, data = matrix[..., :3], matrix[..., 3]
+    volumes, data = found.contrast[:, None, None] * matrix[..., :3], matrix[..., 3]
     full = torch.cat([torch.ones(6, 1), found.mean], 1)
     left = (data - torch.einsum("bpl,bl->bp", volumes, full)) ** 2
     left += torch.einsum("bpl,blm,bpm->bp", volumes[..., 1:], found.covariance, volumes[..., 1:])
     assert np.allclose(power.sum(1), left.sum(1), rtol=1e-4)
+
+
+def test_the_contrast_is_the_most_likely_of_the_dense_gaussian():
+    case = make_case(5, 8, 2, noise=1.0)
+    design = designs(case, 0.7 * case.grids)
+    matrix = torch.from_numpy(design).view(5, -1, 4).double()
+    found = expectation.posterior(matrix.transpose(1, 2) @ matrix, True)
+    fine = np.linspace(0.3, 1.7, 561)
+    for b in range(5):
+        mean, volumes, data = matrix[b, :, 0], matrix[b, :, 1:3], matrix[b, :, 3]
+
+        def score(a, mean=mean, volumes=volumes, data=data):
+            covariance = a**2 * volumes @ volumes.T + torch.eye(len(data)).double() / 2
+            dense = torch.distributions.MultivariateNormal(a * mean, covariance).log_prob(data)
+            constants = len(data) / 2 * np.log(np.pi)
+            prior = (a - 1) ** 2 / (2 * expectation.CONTRAST_DEVIATION**2)
+            return float(dense) + constants - prior
+
+        scores = [score(a) for a in fine]
+        assert float(found.contrast[b]) == pytest.approx(fine[np.argmax(scores)], abs=0.005)
+        assert float(found.evidence[b]) == pytest.approx(score(float(found.contrast[b])), abs=1e-6)
+        assert scores[0] < max(scores) > scores[-1]
+
+
+def test_images_of_varied_contrast_show_theirs():
+    case = make_case(200, 12, 2, noise=1.0)
+    generator = torch.Generator().manual_seed(2)
+    true = 1 + 0.2 * torch.randn(200, generator=generator)
+    images = case.everything.coefficients * true[:, None]
+    varied = replace(case, everything=replace(case.everything, coefficients=images))
+    found = {}
+    for name, one in (("varied", varied), ("alike", case)):
+        kept = torch.empty(200, dtype=torch.float64)
+        run_pass(
+            one.batches(50),
+            replace(one.fit([case.grids]), contrast=True),
+            False,
+            listener=lambda rows, posterior, kept=kept: kept.__setitem__(rows, posterior.contrast),
+        )
+        found[name] = kept
+    assert float((found["varied"] - true).square().mean().sqrt()) < 0.1
+    assert float((found["alike"] - 1).square().mean().sqrt()) < 0.1
+    assert float((found["alike"] - true).square().mean().sqrt()) > 0.15  # positive control
 
 
 def test_the_e_step_is_the_dense_gaussian_posterior():
@@ -180,19 +227,19 @@ def test_the_m_step_solves_every_voxel():
             assert np.allclose(out[v, part], former[v, part] + step, atol=1e-5)
 
 
-def objective(case: Case, grids: torch.Tensor, ridge: np.ndarray):
-    (found,) = run_pass(case.batches(16), case.fit([grids]))
+def objective(case: Case, grids: torch.Tensor, ridge: np.ndarray, contrast: bool = False):
+    (found,) = run_pass(case.batches(16), replace(case.fit([grids]), contrast=contrast))
     return found.evidence - penalty(grids, ridge, case.geometry), found
 
 
-@pytest.mark.parametrize("padding", [1, 2])
-def test_the_penalised_likelihood_never_falls(padding):
+@pytest.mark.parametrize(("padding", "contrast"), [(1, False), (2, False), (1, True)])
+def test_the_penalised_likelihood_never_falls(padding, contrast):
     case = make_case(60, 12, 2, padding=padding)
     ridge = np.full((3, 7), 1e-3)
     grids = smooth_grids(case.geometry, 3, 99) * 0.5
     history = []
     for _ in range(8):
-        value, found = objective(case, grids, ridge)
+        value, found = objective(case, grids, ridge, contrast)
         history.append(value)
         grids = maximise(found.voxels.symmetric(case.geometry), ridge, grids, case.geometry)
     steps = np.diff(history)

@@ -12,6 +12,7 @@ from frazil.errors import InputError, OutputExistsError
 from frazil.io.images import open_images, open_particles
 from frazil.io.mrc import read_volume
 from frazil.io.pickles import read_ctf, read_poses
+from frazil.metrics.poses import rotation_angle_deg
 from frazil.simulate.dataset import Simulation, build_simulation, simulate_dataset
 from frazil.simulate.noise import EMPTY, ICE, JUNK
 from frazil.simulate.settings import SimulateSettings
@@ -145,6 +146,83 @@ def test_noise_has_the_variance_that_the_snr_asks_for(noise: str) -> None:
     ratio = signal.var(axis=(1, 2)).mean() / difference.var()
     assert ratio == pytest.approx(0.2, rel=0.03)
     assert abs(difference.mean()) < 0.02 * difference.std()
+
+
+def test_optics_groups_have_their_own_noise_and_one_snr_together(tmp_path: Path) -> None:
+    settings = SimulateSettings(num=400, box_px=24, snr=0.2, group_noise=(1.0, 3.0))
+    simulation = build_simulation(settings)
+    signal, group = clean(simulation), simulation.draw.optics_group
+    noise = (observed(simulation) - signal).var(axis=(1, 2))
+    assert 150 < np.count_nonzero(group) < 250
+    assert noise[group == 1].mean() / noise[group == 0].mean() == pytest.approx(9, rel=0.05)
+    balanced = (noise[group == 0].mean() + noise[group == 1].mean()) / 2
+    assert signal.var(axis=(1, 2)).mean() / balanced == pytest.approx(0.2, rel=0.05)
+    simulate_dataset(settings, tmp_path / "set")
+    for name in ("particles.star", "particles.cs"):
+        rows = open_particles(tmp_path / "set" / name).rows
+        assert np.array_equal(rows["optics_group"], group), name
+
+
+def test_errors_of_poses_and_shifts_are_in_the_files_and_not_in_the_images(tmp_path: Path) -> None:
+    right = SimulateSettings(num=600, box_px=16)
+    wrong = SimulateSettings(num=600, box_px=16, pose_error_deg=5.0, shift_error_px=2.0)
+    simulate_dataset(right, tmp_path / "right")
+    simulate_dataset(wrong, tmp_path / "wrong")
+    stack = "particles.mrcs"
+    assert (tmp_path / "right" / stack).read_bytes() == (tmp_path / "wrong" / stack).read_bytes()
+    with np.load(tmp_path / "wrong" / "truth" / "truth.npz") as file:
+        truth = dict(file)
+    true = torch.from_numpy(truth["rotation"])
+    for name in ("particles.star", "particles.cs"):
+        rows = open_particles(tmp_path / "wrong" / name).rows
+        told = torch.from_numpy(rows["rotation"].astype(np.float64))
+        angle = rotation_angle_deg(true, told)
+        assert float((angle**2).mean().sqrt()) == pytest.approx(5.0, rel=0.1)
+        error_px = rows["shift_ang"] / truth["ctf"][0, 0] - truth["shift_px"]
+        assert np.allclose(error_px.std(0), 2.0, rtol=0.1)
+    rotation, translation = read_poses(tmp_path / "wrong" / "poses.pkl", 600)
+    rows = open_particles(tmp_path / "wrong" / "particles.cs").rows
+    assert np.allclose(rotation, rows["rotation"], atol=1e-5)
+    assert np.allclose(translation * 16, rows["shift_ang"] / truth["ctf"][0, 0], atol=1e-4)
+    none = build_simulation(right).draw
+    assert np.allclose(none.told_rotation, none.rotation, atol=1e-12)
+    assert np.array_equal(none.told_shift_px, none.shift_px)
+
+
+@pytest.mark.parametrize("concentration", [0.0, 4.0])
+def test_preferred_views_have_the_density_asked_for(concentration: float) -> None:
+    draw = build_simulation(SimulateSettings(num=20000, preferred=concentration)).draw
+    views = draw.rotation[:, 2]  # the direction of view in the model's frame
+    t = np.linspace(0, 1, 100_001)
+    density = np.exp(concentration * t**2)
+    for power in (2, 4):
+        expected = (density * t**power).sum() / density.sum()
+        assert (views[:, 2] ** power).mean() == pytest.approx(expected, abs=0.01)
+    assert np.abs(views.mean(0)).max() < 0.03
+    assert abs((views[:, 0] ** 2 - views[:, 1] ** 2).mean()) < 0.01
+    assert np.abs(draw.rotation[:, :2, :].mean(0)).max() < 0.03  # in-plane angles uniform
+    assert np.allclose(draw.rotation @ draw.rotation.transpose(0, 2, 1), np.eye(3), atol=1e-9)
+    assert np.linalg.det(draw.rotation).min() > 0.99
+
+
+def test_motions_of_several_angles_and_mixtures_are_written_with_their_truth(
+    tmp_path: Path,
+) -> None:
+    cases = {
+        "linker": (SimulateSettings(num=5, box_px=16, motion="linker", volumes=4), (5, 3), 4),
+        "mixture": (SimulateSettings(num=5, box_px=16, motion="mixture", states=3), (5,), 3),
+    }
+    for name, (settings, shape, count) in cases.items():
+        simulate_dataset(settings, tmp_path / name)
+        truth = tmp_path / name / "truth"
+        assert np.load(truth / "conformations.npy").shape == shape
+        wanted = np.load(truth / "volume_conformations.npy")
+        volumes = [read_volume(truth / f"vol_{i:03d}.mrc")[0] for i in range(count)]
+        assert len(wanted) == count and len(list(truth.glob("vol_*.mrc"))) == count
+        simulation = build_simulation(settings)
+        assert np.array_equal(volumes[1], simulation.volume(wanted[1]))
+        flat = np.stack([volume.reshape(-1) for volume in volumes])
+        assert np.corrcoef(flat)[np.triu_indices(count, 1)].max() < 0.99
 
 
 def test_coloured_noise_falls_with_frequency_and_white_noise_does_not() -> None:
@@ -292,6 +370,11 @@ def test_interrupted_set_is_not_taken_for_a_complete_one(
         ({"apix_ang": -1.0}, "--apix"),
         ({"sigma_ang": 0.0}, "--sigma"),
         ({"moving": "A"}, "--moving"),
+        ({"motion": "mixture", "structure": "a.pdb"}, "--motion mixture"),
+        ({"molecule": "assembly", "structure": "a.pdb"}, "--molecule assembly"),
+        ({"motion": "mixture", "state_weights": (1.0, 2.0)}, "--state-weights: 12 states"),
+        ({"group_noise": (1.0, 0.0)}, "--group-noise"),
+        ({"preferred": -1.0}, "--preferred"),
         ({"states": 0}, "--states"),
         ({"defocus_um": (2.0, 1.0)}, "--defocus-um"),
     ],

@@ -7,12 +7,20 @@ import pytest
 
 from frazil.errors import InputError
 from frazil.simulate.motions import (
+    LinkerMotion,
     composition_motion,
     hinge_motion,
     homogeneous,
+    mixture_motion,
     weakest_cut,
 )
-from frazil.simulate.structures import Molecule, built_in_molecule, read_structure
+from frazil.simulate.structures import (
+    Molecule,
+    built_in_assembly,
+    built_in_molecule,
+    built_in_species,
+    read_structure,
+)
 
 
 def distances(points: np.ndarray) -> np.ndarray:
@@ -48,6 +56,61 @@ def test_hinge_draws_fill_the_swing_and_the_grid_spans_it() -> None:
     assert hinge_motion(molecule).grid(4).tolist() == [-180, -90, 0, 90]
     stepped = hinge_motion(molecule, swing_deg=90, states=3).draw(100, np.random.default_rng(0))
     assert set(stepped.tolist()) == {-45.0, 0.0, 45.0}
+
+
+def test_linker_turns_the_arm_as_the_hinge_does_in_its_first_angle() -> None:
+    hinge = hinge_motion(built_in_molecule())
+    angles = np.array([-120.0, 0.0, 35.0])
+    placed, weights = LinkerMotion(hinge).place(np.stack([angles, 0 * angles, 0 * angles], axis=1))
+    assert np.allclose(placed, hinge.place(angles)[0])
+    assert np.array_equal(weights, hinge.place(angles)[1])
+
+
+def test_linker_keeps_parts_rigid_and_its_angles_move_them_in_different_ways() -> None:
+    molecule = built_in_molecule()
+    hinge = hinge_motion(molecule)
+    placed, _ = LinkerMotion(hinge).place(np.array([[0, 0, 0], [40, 0, 0], [0, 40, 0], [0, 0, 40]]))
+    moving = hinge.moving
+    for points in placed:
+        for part in (moving, ~moving):
+            assert np.allclose(distances(points[part]), distances(molecule.positions[part]))
+    moved = (placed[1:] - placed[0])[:, moving].reshape(3, -1)
+    unit = moved / np.linalg.norm(moved, axis=1)[:, None]
+    assert np.linalg.svd(unit, compute_uv=False).min() > 0.5
+    tips = placed[:, moving].mean(axis=1) - hinge.hinge_ang
+    assert np.allclose(tips[3], tips[0])  # the third angle is a twist about the arm
+    assert abs(tips[0] @ tips[2] / (tips[0] @ tips[0]) - np.cos(np.radians(40))) < 1e-9
+    assert np.linalg.norm(placed[3] - placed[0], axis=1).max() > 5
+
+
+def test_linker_draws_and_grid_fill_the_cube_of_angles() -> None:
+    motion = LinkerMotion(hinge_motion(built_in_molecule(), swing_deg=90))
+    for angles in (motion.draw(4000, np.random.default_rng(0)), motion.grid(500)):
+        assert angles.shape[1] == 3 and np.abs(angles).max() <= 45
+        octant = (angles > 0) @ np.array([1, 2, 4])
+        assert np.bincount(octant, minlength=8).min() > 0.1 * len(angles)
+    stepped = LinkerMotion(hinge_motion(built_in_molecule(), swing_deg=90, states=3))
+    drawn = stepped.draw(100, np.random.default_rng(0))
+    assert {tuple(row) for row in drawn} == {tuple(row) for row in stepped.grid(99)}
+
+
+def test_mixture_shows_one_species_at_a_time_at_its_occupancy() -> None:
+    species = built_in_species(4)
+    motion = mixture_motion(species, (4, 2, 1, 1))
+    positions, weights = motion.place(np.arange(4.0))
+    assert np.array_equal(positions[0], species.positions)
+    for state in range(4):
+        assert np.array_equal(weights[state] > 0, species.domain == state)
+    share = np.bincount(motion.draw(8000, np.random.default_rng(0)).astype(int)) / 8000
+    assert np.allclose(share, [0.5, 0.25, 0.125, 0.125], atol=0.02)
+    with pytest.raises(InputError, match="--state-weights: 4 states"):
+        mixture_motion(species, (1.0, 1.0))
+
+
+def test_assembly_has_sixteen_states_of_five_parts() -> None:
+    present = composition_motion(built_in_assembly(), states=16).present
+    assert len({tuple(row) for row in present}) == 16
+    assert present[:, 0].all() and present[:, 1:].sum(1).min() == 3
 
 
 def test_built_in_arm_stays_clear_of_the_body_over_the_full_circle() -> None:

@@ -8,7 +8,13 @@ import pytest
 from scipy.spatial import cKDTree
 
 from frazil.errors import InputError, MissingFileError
-from frazil.simulate.structures import built_in_molecule, read_structure
+from frazil.simulate.structures import (
+    Molecule,
+    built_in_assembly,
+    built_in_molecule,
+    built_in_species,
+    read_structure,
+)
 
 
 def make_structure(chains: str = "AB", residues: int = 12) -> gemmi.Structure:
@@ -106,8 +112,34 @@ def test_built_in_molecule_has_the_size_and_parts_it_says() -> None:
     assert len(molecule.domain_names) == molecule.domain.max() + 1 == 5
 
 
-def test_built_in_molecule_differs_from_its_mirror_image() -> None:
-    points = built_in_molecule().positions
+def test_built_in_assembly_has_a_body_and_five_lighter_parts() -> None:
+    molecule = built_in_assembly()
+    share = np.bincount(molecule.domain, molecule.weights)
+    assert len(share) == len(molecule.domain_names) == 6
+    assert np.all(share[1:] < 0.2 * share[0]) and np.all(share[1:] > 0.04 * share[0])
+    assert np.abs(molecule.weights @ molecule.positions).max() < 1e-6
+    assert not molecule.moving.any()
+
+
+def test_built_in_species_are_centred_and_differ_in_shape_and_weight() -> None:
+    species = built_in_species(5)
+    assert len(species.domain_names) == 5
+    widths = []
+    for domain in range(5):
+        mine = species.domain == domain
+        points, weights = species.positions[mine], species.weights[mine]
+        assert np.abs(weights @ points).max() < 1e-6
+        widths.append(np.sqrt(np.linalg.eigvalsh(np.cov(points.T))))
+    assert len(set(np.bincount(species.domain).tolist())) == 5
+    apart = np.abs(np.array(widths)[:, None] - np.array(widths)).max(2)
+    assert apart[~np.eye(5, dtype=bool)].min() > 1.0
+    fewer = built_in_species(3)
+    assert np.array_equal(fewer.positions, species.positions[species.domain < 3])
+
+
+@pytest.mark.parametrize("molecule", [built_in_molecule(), built_in_assembly()])
+def test_built_in_molecules_differ_from_their_mirror_images(molecule: Molecule) -> None:
+    points = molecule.positions
     _, axes = np.linalg.eigh(points.T @ points)
     points = points @ axes
 

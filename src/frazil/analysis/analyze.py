@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from frazil.analysis import plots, report, run_report
-from frazil.analysis.cluster import Clusters, kmeans_on_data
+from frazil.analysis.cluster import Clusters, kmeans_on_data, mixture_clusters
 from frazil.analysis.embed import PrincipalAxes, principal_axes, umap_embedding
 from frazil.analysis.latents import Latents, load_latents
 from frazil.analysis.settings import AnalyzeSettings, VolumeSettings
 from frazil.analysis.traverse import traverse_axis
 from frazil.analysis.volumes import TrainedGrid, check_volume_settings, volumes_need, write_volumes
 from frazil.engines.load import load_model
+from frazil.engines.pca.mixture_files import read_mixture
 from frazil.io.atomic import atomic_path, write_npy_atomic, write_text_atomic
 from frazil.runs.folder import Run, make_folder
 from frazil.runs.journal import read_journal
@@ -41,7 +42,9 @@ class _Analysis:
     @property
     def cluster_folder(self) -> Path:
         """Where labels, centres and their volumes go."""
-        return self.out / f"kmeans{self.settings.clusters}"
+        kmeans = self.clusters.kind == "kmeans"
+        count = self.settings.clusters if kmeans else len(self.clusters.indices)
+        return self.out / f"{self.clusters.kind}{count}"
 
 
 def analyze_run(
@@ -55,9 +58,9 @@ def analyze_run(
     """Analyse an epoch of a run; return the path of its report.html.
 
     Written into `out` (RUN/analyze.N): z_pca.png, umap.png, umap.npy, learning_curve.png,
-    kmeansK/ (labels.npy, centers.txt, centers_ind.txt, vol_001.mrc ...), pc1/, pc2/ ...
-    (z_values.txt, vol_001.mrc ...) and at last report.html. Each file is whole or not there; an
-    earlier analysis in the folder is replaced.
+    kmeansK/ (labels.npy, centers.txt, centers_ind.txt, vol_001.mrc ...; of a run with a mixture
+    mixtureM/), pc1/, pc2/ ... (z_values.txt, vol_001.mrc ...) and at last report.html. Each file is
+    whole or not there; an earlier analysis in the folder is replaced.
 
     Parameters
     ----------
@@ -80,14 +83,14 @@ def analyze_run(
     (out / "report.html").unlink(missing_ok=True)  # it would speak of what is being replaced
     count, zdim = latents.z.shape
     log(f"analysing epoch {latents.epoch} of {run.path}: {count} latents of dimension {zdim}")
+    clusters = _clusters(run, latents, settings)
     if settings.volumes:
         components = min(settings.components, zdim)
-        volumes = settings.clusters + components * settings.per_component
+        volumes = len(clusters.indices) + components * settings.per_component
         grid = TrainedGrid.from_config(run.config)
         written = volumes_need(volumes, grid, volume_settings, out)
         log(written.line())
         written.check()
-    clusters = kmeans_on_data(latents.z, settings.clusters, settings.seed)
     axes = principal_axes(latents.z)
     analysis = _Analysis(run, out, latents, axes, clusters, settings, log)
     write_clusters(analysis)
@@ -104,6 +107,14 @@ def analyze_run(
     write_text_atomic(out / "report.html", text)
     log(f"report: {out / 'report.html'}")
     return out / "report.html"
+
+
+def _clusters(run: Run, latents: Latents, settings: AnalyzeSettings) -> Clusters:
+    """Return the components of the run's mixture, or k-means clusters where it has none."""
+    found = read_mixture(run) if settings.mixture else None
+    if found is not None and len(found.labels) == len(latents.z):
+        return mixture_clusters(found)
+    return kmeans_on_data(latents.z, settings.clusters, settings.seed)
 
 
 def write_clusters(analysis: _Analysis) -> None:

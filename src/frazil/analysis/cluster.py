@@ -1,14 +1,17 @@
 """Clusters of latents, each represented by a particle.
 
-Owns: k-means, its centres on the data, and their order. Does not own: selections
-(later), plots.
+Owns: k-means, its centres on the data, and their order; the components of a mixture as clusters.
+Does not own: the mixture (`frazil.engines.pca`), selections (later), plots.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
+
+from frazil.engines.pca.mixture_files import Labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +24,15 @@ class Clusters:
     centres : (K, Z) float32, the latent nearest to each cluster's mean: a point of the data, where
         the decoder was trained, which a mean need not be.
     indices : (K,) int64, which latents those are.
+    kind : how they were found; with K the name of their folder.
+
+    The centres of a mixture are its means, and `indices` the members nearest to them.
     """
 
     labels: NDArray[np.int32]
     centres: NDArray[np.float32]
     indices: NDArray[np.int64]
+    kind: Literal["kmeans", "mixture"] = "kmeans"
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -55,6 +62,14 @@ def kmeans_on_data(z: NDArray[np.float32], clusters: int, seed: int = 0) -> Clus
     rank[order] = np.arange(clusters, dtype=np.int32)
     indices = _nearest_members(z, means[order], rank[fit.labels_])
     return Clusters(rank[fit.labels_], z[indices].astype(np.float32), indices)
+
+
+def mixture_clusters(found: Labelled) -> Clusters:
+    """Return the components of a run's mixture as clusters, those that hold a particle."""
+    used, places = np.unique(found.labels, return_inverse=True)
+    means, labels = found.mixture.means[used], np.asarray(places, np.int32)
+    indices = _nearest_members(found.z, means, labels)
+    return Clusters(labels, means.astype(np.float32), indices, "mixture")
 
 
 def _nearest_members(

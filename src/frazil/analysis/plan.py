@@ -17,6 +17,11 @@ import numpy as np
 
 from frazil.analysis.facts import Facts
 from frazil.analysis.plan_settings import PlanSettings
+from frazil.engines.pca.grids import Geometry
+from frazil.engines.pca.measure import fit_time
+from frazil.engines.pca.memory import Needs, check_budget, needs
+from frazil.engines.pca.schedule import Plan as FitPlan
+from frazil.engines.pca.settings import ModelSettings
 from frazil.engines.vae.device import choose_device
 from frazil.engines.vae.measure import training_rate
 from frazil.errors import BudgetError, InputError
@@ -78,7 +83,7 @@ def _plan_of_particles(
     loading.add_memory(facts)
     try:
         check_plan(plan)
-        reading.check()
+        loading.check(asked)
     except BudgetError as refusal:
         return Plan(facts, refusal)
     disk_rate = _add_disk_rate(facts, _stacks(table))
@@ -104,7 +109,7 @@ def _plan_of_store(
     loading = _Loading(reading, manifest.particles, box_px, manifest.precision)
     loading.add_memory(facts)
     try:
-        reading.check()
+        loading.check(asked)
     except BudgetError as refusal:
         return Plan(facts, refusal)
     disk_rate = _add_disk_rate(facts, shard_files(path, manifest, box_px))
@@ -152,12 +157,43 @@ class _Loading:
         if asked.zdim is None:
             facts.notes.append("training was not measured; give --zdim")
             return
+        if asked.engine == "pca":
+            self._add_fit(facts, asked.zdim, loading_s)
+            return
         rate, device = training_rate(
             asked.model_config(asked.zdim), self.box_px, asked.batch_size, asked.device
         )
         facts.add("training", f"{rate:.0f} images/s on {device} (measured)", rate, "images_per_s")
         limits = {f"the network on {device}": self.particles / rate, "the loader": loading_s}
         _add_time(facts, "training epoch", limits)
+
+    def check(self, asked: PlanSettings) -> None:
+        """Refuse buffers of the loader, or sums of a fit, that do not fit.
+
+        Raises
+        ------
+        BudgetError : names a change that would make them fit.
+        """
+        self.plan.check()
+        if asked.engine == "pca" and asked.zdim is not None:
+            check_budget(self._fit_needs(asked.zdim), self.plan.memory.bytes)
+
+    def _fit_needs(self, zdim: int) -> Needs:
+        geometry = Geometry.of(self.box_px)
+        return needs(geometry, zdim, self.particles, self.particles, threads=1)
+
+    def _add_fit(self, facts: Facts, zdim: int, loading_s: float) -> None:
+        """Add memory and time of train_pca, on one thread with its other defaults."""
+        held = self._fit_needs(zdim).total
+        facts.add("fit memory", f"{size_text(held)} beside the loader's", held, "bytes")
+        found = fit_time(FitPlan.of(self.box_px, ModelSettings(zdim=zdim)))
+        facts.add("fit passes", str(found.passes), found.passes)
+        for label, passes, seconds in (
+            ("fit", found.passes, found.fit_s),
+            ("embedding", 1, found.embedding_s),
+        ):
+            limits = {"one thread": self.particles * seconds, "the loader": passes * loading_s}
+            _add_time(facts, label, limits)
 
 
 def _add_packing(facts: Facts, plan: PackPlan) -> None:

@@ -3,7 +3,7 @@
 Owns: the fields and their help. Does not own: the figures (`plan`).
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from frazil.models.config import ModelConfig
 from frazil.settings import Settings, option
@@ -20,9 +20,12 @@ class PlanSettings(Settings, frozen=True, kw_only=True):
         int,
         option("--shuffler-size", metavar="N", unit="particles", help="shuffled together", ge=1),
     ] = 8192
+    engine: Annotated[
+        Literal["vae", "pca"], option("--engine", help="train_vae or train_pca is measured")
+    ] = "vae"
     zdim: Annotated[
         int | None,
-        option("--zdim", metavar="Z", help="measure training of a VAE with this latent", ge=1),
+        option("--zdim", metavar="Z", help="measure an engine with this many latents", ge=1, le=32),
     ] = None
     batch_size: Annotated[
         int, option("-b", "--batch-size", metavar="B", help="images per step", ge=1)

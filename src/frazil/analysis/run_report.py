@@ -75,8 +75,12 @@ def cluster_volumes(clusters: Clusters, paths: Sequence[Path], latents: Latents)
             zip(clusters.counts, paths, pictures.strips(views), strict=True), start=1
         )
     ]
+    where = {
+        "kmeans": "the particle nearest to each k-means centre",
+        "mixture": "the mean of each component of the mixture",
+    }
     text = (
-        "Volumes decoded at the particle nearest to each k-means centre: three slices through the "
+        f"Volumes decoded at {where[clusters.kind]}: three slices through the "
         "centre, and three projections. Dense is light; all volumes share one grey scale."
     )
     return report.Section("clusters", "Cluster volumes", text, report.grid("volumes", cards))
@@ -147,7 +151,11 @@ def cluster_table(clusters: Clusters, latents: Latents) -> report.Section:
         )
     ]
     header = ("", "particles", "share", "centre: index in z", "row of the input", "latent")
-    text = "k-means in the latent space; each centre is the particle nearest to the mean."
+    text = {
+        "kmeans": "k-means in the latent space; each centre is the particle nearest to the mean.",
+        "mixture": "Components of the run's Gaussian mixture; a particle belongs to the likeliest. "
+        "The latent is the component's mean, the index that of the nearest particle.",
+    }[clusters.kind]
     return report.Section("table", "Clusters", text, report.table(header, rows))
 
 

@@ -62,6 +62,9 @@ class AnalyzeSettings(Settings, frozen=True, kw_only=True):
     clusters: Annotated[
         int, option("--ksample", metavar="K", help="k-means clusters, a volume for each", ge=1)
     ] = 20
+    mixture: Annotated[
+        bool, option("--no-mixture", help="k-means clusters, even where the run has a mixture")
+    ] = True
     volumes: Annotated[bool, option("--skip-vol", help="make no volumes")] = True
     umap: Annotated[bool, option("--skip-umap", help="make no UMAP embedding")] = True
     seed: Annotated[

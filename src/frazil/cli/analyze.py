@@ -2,7 +2,8 @@
 
 Written into RUN/analyze.N: report.html (open it in a browser), z_pca.png, umap.png, umap.npy,
 learning_curve.png, kmeansK/ (labels.npy, centers.txt, centers_ind.txt, vol_001.mrc ...) and pc1/,
-pc2/ ... (z_values.txt, vol_001.mrc ...).
+pc2/ ... (z_values.txt, vol_001.mrc ...). Where `frazil mixture` was run, its components take the
+place of k-means: mixtureM/.
 
   frazil analyze 00_vae 20
 """

@@ -7,9 +7,9 @@ RUN is a run folder (its last epoch, or --epoch N), or a weights.N.safetensors.
   frazil eval_vol 00_vae -o volumes/ --zfile 00_vae/analyze.20/kmeans20/centers.txt
   frazil eval_vol 00_pca -o maps/ --zfile points.txt --maps regression
 
-With --maps regression every NAME.mrc is a map of the particles near its point, any engine. Beside
-it are NAME_half_a.mrc and NAME_half_b.mrc (of disjoint halves of the particles), NAME_fsc.txt and
-NAME.json. RUN is a run folder then, or a store with --latents.
+With --maps regression every NAME.mrc is a map of the particles near its point, of any engine.
+Beside it are NAME_half_a.mrc and NAME_half_b.mrc (of disjoint halves of the particles),
+NAME_fsc.txt and NAME.json. RUN is a run folder then, or a store with --latents.
 """
 
 import argparse

@@ -33,6 +33,7 @@ COMMANDS = {
     "verify": ("verify", "check every byte of a store against its checksums"),
     "train_vae": ("train_vae", "train cryoDRGN's variational autoencoder"),
     "train_pca": ("train_pca", "fit principal volumes and latents in minutes, without a GPU"),
+    "mixture": ("mixture", "tell discrete states apart in the latents of train_pca"),
     "eval_vol": ("eval_vol", "write volumes at points of the latent space"),
     "analyze": ("analyze", "embed and cluster latents, write volumes and a report"),
     "backproject_voxel": ("backproject_voxel", "write a consensus map with half maps and FSC"),

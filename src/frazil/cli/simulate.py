@@ -20,8 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the set and say what it is."""
     from frazil.simulate.dataset import simulate_dataset
+    from frazil.store.budget import DiskNeed
 
     settings = read_settings(args, SimulateSettings)
+    stacks = 4 * settings.num * settings.box_px**2
+    what = f"{settings.num} images of {settings.box_px} px"
+    need = DiskNeed(stacks, what, args.out, "give a smaller -n or -D")
+    print(need.line(), flush=True)
+    if not args.out.exists():  # else what is replaced there makes room, too
+        need.check()
     report = simulate_dataset(settings, args.out)
     print(
         f"{args.out}: {settings.num} images of {settings.box_px} px, "

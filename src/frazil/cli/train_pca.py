@@ -9,14 +9,21 @@ z.npy, precisions.npy, fsc.png, eigenvalues.png, reliability.txt and .json. `fra
 
   frazil train_pca particles.frz --zdim 7 -o pca
   frazil train_pca particles.star --zdim 7 --fit 100000 -o pca
+  torchrun --nproc-per-node 4 -m frazil.cli.main train_pca particles.frz --zdim 7 -o pca
+  frazil train_pca particles.star --zdim 7 --fit 100000 --mixture auto -o pca
 """
 
 import argparse
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from frazil.cli.flags import add_settings, read_settings
+
+if TYPE_CHECKING:
+    from frazil.engines.distributed import Ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,11 +34,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for settings in (DataSettings, ModelSettings):
         add_settings(parser, settings)
     parser.add_argument("--overwrite", action="store_true", help="remove the run in DIR first")
+    parser.add_argument(
+        "--mixture", metavar="M|auto", help="fit a Gaussian mixture to the latents (frazil mixture)"
+    )
     parser.add_argument("--analysis", action="store_true", help="analyze at the end")
 
 
 def run(args: argparse.Namespace) -> None:
     """Fit, embed, write."""
+    from frazil.engines.distributed import joined
+
+    with joined() as ranks:
+        _run(args, ranks)
+
+
+def _run(args: argparse.Namespace, ranks: "Ranks") -> None:
+    """Do the part of one rank; the first one writes and speaks."""
+    from frazil.engines.pca.mixture_settings import MixtureSettings
     from frazil.engines.pca.settings import DataSettings, ModelSettings, PcaSettings
     from frazil.engines.pca.start import begin_or_resume, check_request, open_store
     from frazil.runs.folder import held
@@ -39,22 +58,31 @@ def run(args: argparse.Namespace) -> None:
     settings = PcaSettings(
         model=read_settings(args, ModelSettings), data=read_settings(args, DataSettings)
     )
-    outdir = Path(args.outdir)
-    check_request(outdir, settings, args.overwrite)
-    store = open_store(settings, outdir, say)
-    with held(outdir):
+    mixture = None if args.mixture is None else MixtureSettings(components=args.mixture)
+    outdir, say = Path(args.outdir), _say if ranks.first else _say_nothing
+    overwrite = args.overwrite and ranks.first  # the others find the run that the first began
+    ranks.first_alone(lambda: check_request(outdir, settings, args.overwrite))
+    store = ranks.first_alone(lambda: open_store(settings, outdir, say))
+    with held(outdir) if ranks.first else nullcontext():
         from frazil.analysis.components import write_plots
         from frazil.engines.pca.loop import fit_all
+        from frazil.engines.pca.mixture_files import fit_mixture
         from frazil.engines.pca.outputs import reliability, write_outputs
 
-        command = shlex.join(sys.argv)
-        fitting = begin_or_resume(outdir, settings, store, command, args.overwrite, say)
+        line = shlex.join(sys.argv)
+        fitting = ranks.first_alone(
+            lambda: begin_or_resume(outdir, settings, store, line, overwrite, say, ranks)
+        )
         found = fit_all(fitting)
+        if not ranks.first:
+            return
         table = reliability(fitting, found)
         pixel_size_ang = fitting.run.config["pixel_size_ang"] or 1.0
         write_plots(table, fitting.plan.box_px, pixel_size_ang, outdir)
-        for line in write_outputs(fitting, found, table):
-            say(line)
+        for said in write_outputs(fitting, found, table):
+            say(said)
+        if mixture is not None:
+            fit_mixture(fitting.run, mixture, say)
     say(f"{outdir}: mean, {settings.model.zdim} components, latents of {len(found.mean)} particles")
     if args.analysis:
         from frazil.analysis.analyze import analyze_run
@@ -62,6 +90,10 @@ def run(args: argparse.Namespace) -> None:
         analyze_run(outdir)
 
 
-def say(line: str) -> None:
+def _say(line: str) -> None:
     """Print a line of the log at once."""
     print(line, flush=True)
+
+
+def _say_nothing(line: str) -> None:
+    """Leave it to the first rank."""

@@ -6,7 +6,8 @@ order (`order`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -39,14 +40,7 @@ class ParticleBatch:
 
     def to(self, device: torch.device | str) -> "ParticleBatch":
         """Return the batch on a device; copies from pinned memory do not block."""
-        parameters = self.ctf_parameters
-        return ParticleBatch(
-            self.rows,
-            self.coefficients.to(device, non_blocking=True),
-            self.rotations.to(device, non_blocking=True),
-            self.shifts_px.to(device, non_blocking=True),
-            None if parameters is None else parameters.to(device, non_blocking=True),
-        )
+        return _moved(self, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +63,22 @@ class CodedBatch:
 
     def to(self, device: torch.device | str) -> "CodedBatch":
         """Return the batch on a device; copies from pinned memory do not block."""
-        parameters = self.ctf_parameters
-        return CodedBatch(
-            self.rows,
-            tuple(codes.to(device, non_blocking=True) for codes in self.codes),
-            self.scale.to(device, non_blocking=True),
-            self.rotations.to(device, non_blocking=True),
-            self.shifts_px.to(device, non_blocking=True),
-            None if parameters is None else parameters.to(device, non_blocking=True),
-        )
+        return _moved(self, device)
+
+
+AnyBatch = TypeVar("AnyBatch", ParticleBatch, CodedBatch)
+
+
+def _moved(batch: AnyBatch, device: torch.device | str) -> AnyBatch:
+    """Return a batch on a device; its rows, which index tables in memory, stay."""
+
+    def on_device(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(on_device, value))
+        return None if value is None else value.to(device, non_blocking=True)
+
+    moved = {f.name: on_device(getattr(batch, f.name)) for f in fields(batch) if f.name != "rows"}
+    return replace(batch, **moved)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from frazil.io.atomic import write_npy_atomic, write_text_atomic
 
 CONFIG_NAME = "config.json"
 _OWN_FILES = re.compile(
-    r"config\.json|metrics\.jsonl|rows\.npy|checkpoint\.safetensors"
+    r"config\.json|metrics\.jsonl|rows\.npy|(checkpoint|pass)\.safetensors"
     r"|weights\.\d+\.safetensors|z\.\d+\.(npy|pkl)"
 )
 _WEIGHTS = re.compile(r"weights\.(\d+)\.safetensors")

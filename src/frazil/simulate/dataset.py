@@ -34,11 +34,30 @@ from frazil.simulate.export import (
     write_relion_star,
 )
 from frazil.simulate.images import Grid, project, render_volume, to_pixels, transfer
-from frazil.simulate.motions import Motion, composition_motion, hinge_motion, homogeneous
-from frazil.simulate.noise import PARTICLE, noise_amplitude, noise_images, outlier_image
+from frazil.simulate.motions import (
+    LinkerMotion,
+    Motion,
+    composition_motion,
+    hinge_motion,
+    homogeneous,
+    mixture_motion,
+)
+from frazil.simulate.noise import (
+    PARTICLE,
+    group_noise_scale,
+    noise_amplitude,
+    noise_images,
+    outlier_image,
+)
 from frazil.simulate.sampling import Draw, draw_particles, star_order
 from frazil.simulate.settings import SimulateSettings
-from frazil.simulate.structures import Molecule, built_in_molecule, read_structure
+from frazil.simulate.structures import (
+    Molecule,
+    built_in_assembly,
+    built_in_molecule,
+    built_in_species,
+    read_structure,
+)
 
 Images = NDArray[np.float32]
 Item = TypeVar("Item")
@@ -46,6 +65,8 @@ Item = TypeVar("Item")
 _BLOCK_BYTES = 64 << 20
 _BLOCK_ROWS = 32
 _PILOT_IMAGES = 512
+# Of a mixture, when --states does not say.
+SPECIES = 12
 
 
 @dataclass(frozen=True)
@@ -86,9 +107,9 @@ class Simulation:
         images: Images = to_pixels(transform, self.grid).numpy()
         return images
 
-    def volume(self, coordinate: float) -> Images:
+    def volume(self, coordinate: float | list[float] | NDArray[np.float64]) -> Images:
         """Return the true density (D, D, D) at a conformation, in the units of the images."""
-        positions, weights = self.motion.place(np.array([coordinate]))
+        positions, weights = self.motion.place(np.asarray(coordinate, dtype=np.float64)[None])
         return render_volume(positions[0], weights[0], self.grid)
 
     def clean_variance(self) -> float:
@@ -115,13 +136,15 @@ class Simulation:
         amplitude = noise_amplitude(self.grid, self.settings.noise)
         noise_std = self.noise_std(clean_variance)
         unit = noise_std or clean_variance**0.5
+        group_scale = group_noise_scale(self.settings.group_noise)
 
         def observe(rows: NDArray[np.int64]) -> Images:
             images = self.clean_images(rows)
             self._put_outliers(images, rows, unit)
             if noise_std > 0:
                 noise = noise_images(self.settings.seed, rows, self.grid.box_px, amplitude)
-                images += np.float32(noise_std) * noise
+                deviation = noise_std * group_scale[self.draw.optics_group[rows]]
+                images += deviation.astype(np.float32)[:, None, None] * noise
             return images
 
         return _in_order(observe, self._blocks(np.arange(len(self.draw))))
@@ -151,12 +174,7 @@ def build_simulation(settings: SimulateSettings) -> Simulation:
         raise InputError(f"-D {settings.box_px}: the box must be even; give {settings.box_px + 1}")
     if settings.stacks > settings.num:
         raise InputError(f"--stacks {settings.stacks}: more stacks than -n {settings.num} images")
-    if settings.moving is not None and settings.structure is None:
-        raise InputError("--moving: names a part of a structure file; give --structure")
-    if settings.structure is None:
-        molecule = built_in_molecule()
-    else:
-        molecule = read_structure(Path(settings.structure), settings.coarse, settings.moving)
+    molecule = _choose_molecule(settings)
     motion = _choose_motion(settings, molecule)
     apix_ang = settings.apix_ang or _fitting_pixel_ang(motion, settings.box_px)
     sigma_ang = settings.sigma_ang or max(2.0, apix_ang)
@@ -244,10 +262,30 @@ def _clear(out: Path, overwrite: bool, names: list[str]) -> None:
             path.unlink(missing_ok=True)
 
 
+def _choose_molecule(settings: SimulateSettings) -> Molecule:
+    """Return the molecule, or the species of a mixture, that the settings name."""
+    if settings.structure is None:
+        if settings.moving is not None:
+            raise InputError("--moving: names a part of a structure file; give --structure")
+        if settings.motion == "mixture":
+            return built_in_species(settings.states or SPECIES)
+        return built_in_assembly() if settings.molecule == "assembly" else built_in_molecule()
+    if settings.motion == "mixture":
+        raise InputError("--motion mixture: its species are built in; leave out --structure")
+    if settings.molecule != "arm":
+        raise InputError(
+            f"--molecule {settings.molecule}: is built in; leave out it, or --structure"
+        )
+    return read_structure(Path(settings.structure), settings.coarse, settings.moving)
+
+
 def _choose_motion(settings: SimulateSettings, molecule: Molecule) -> Motion:
     """Return the motion that the settings name."""
-    if settings.motion == "hinge":
-        return hinge_motion(molecule, settings.swing_deg, settings.states)
+    if settings.motion in ("hinge", "linker"):
+        hinge = hinge_motion(molecule, settings.swing_deg, settings.states)
+        return hinge if settings.motion == "hinge" else LinkerMotion(hinge)
+    if settings.motion == "mixture":
+        return mixture_motion(molecule, settings.state_weights or None)
     if settings.motion == "composition":
         return composition_motion(molecule, settings.states, settings.state_weights or None)
     return homogeneous(molecule)
@@ -322,6 +360,7 @@ def _write_truth(simulation: Simulation, folder: Path) -> list[str]:
             outlier=draw.outlier,
             ctf=draw.ctf,
             half_set=draw.half_set,
+            optics_group=draw.optics_group,
             uid=draw.uid,
             star_order=star_order(simulation.settings),
         )

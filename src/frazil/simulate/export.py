@@ -21,7 +21,6 @@ from frazil.simulate.images import Grid
 from frazil.simulate.sampling import Draw
 
 METADATA_NAMES = ("particles.star", "particles.cs", "poses.pkl", "ctf.pkl")
-_OPTICS_GROUP = "opticsGroup1"
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,15 @@ def write_relion_star(
     with_ctf : whether the images have a CTF.
     """
     ctf = draw.ctf[order]
-    rot, tilt, psi = to_relion_euler(torch.from_numpy(draw.rotation[order]))
-    shift_ang = draw.shift_px[order] * grid.pixel_size_ang
+    rot, tilt, psi = to_relion_euler(torch.from_numpy(draw.told_rotation[order]))
+    shift_ang = draw.told_shift_px[order] * grid.pixel_size_ang
+    groups = range(1, 2 + int(draw.optics_group.max()))
     columns: dict[str, Sequence[Any] | NDArray[Any]] = {
         "_rlnImageName": [
             f"{index + 1}@{stacks.names[stack]}"
             for stack, index in zip(stacks.stack[order], stacks.index[order], strict=True)
         ],
-        "_rlnOpticsGroup": [1] * len(draw),
+        "_rlnOpticsGroup": draw.optics_group[order] + 1,
         "_rlnAngleRot": rot.numpy().round(6),
         "_rlnAngleTilt": tilt.numpy().round(6),
         "_rlnAnglePsi": psi.numpy().round(6),
@@ -95,14 +95,14 @@ def write_relion_star(
         columns["_rlnDefocusAngle"] = ctf[:, 3].round(6)
         columns["_rlnPhaseShift"] = ctf[:, 7].round(6)
     optics: Columns = {
-        "_rlnOpticsGroup": [1],
-        "_rlnOpticsGroupName": [_OPTICS_GROUP],
-        "_rlnVoltage": ctf[:1, 4],
-        "_rlnSphericalAberration": ctf[:1, 5],
-        "_rlnAmplitudeContrast": ctf[:1, 6],
-        "_rlnImagePixelSize": ctf[:1, 0],
-        "_rlnImageSize": [grid.box_px],
-        "_rlnImageDimensionality": [2],
+        "_rlnOpticsGroup": list(groups),
+        "_rlnOpticsGroupName": [f"opticsGroup{group}" for group in groups],
+        "_rlnVoltage": [ctf[0, 4]] * len(groups),
+        "_rlnSphericalAberration": [ctf[0, 5]] * len(groups),
+        "_rlnAmplitudeContrast": [ctf[0, 6]] * len(groups),
+        "_rlnImagePixelSize": [ctf[0, 0]] * len(groups),
+        "_rlnImageSize": [grid.box_px] * len(groups),
+        "_rlnImageDimensionality": [2] * len(groups),
     }
     write_star(path, {"optics": optics, "particles": columns})
 
@@ -141,11 +141,11 @@ def write_cryosparc_cs(path: Path, draw: Draw, grid: Grid, stacks: Stacks, with_
     rows["blob/psize_A"] = rows["alignments3D/psize_A"] = grid.pixel_size_ang
     rows["blob/sign"] = 1.0
     rows["alignments3D/split"] = draw.half_set - 1
-    rows["alignments3D/shift"] = draw.shift_px
-    rows["alignments3D/pose"] = to_cryosparc(torch.from_numpy(draw.rotation)).numpy()
+    rows["alignments3D/shift"] = draw.told_shift_px
+    rows["alignments3D/pose"] = to_cryosparc(torch.from_numpy(draw.told_rotation)).numpy()
     rows["alignments3D/alpha"] = draw.gain
     if with_ctf:
-        rows["ctf/exp_group_id"] = 1
+        rows["ctf/exp_group_id"] = draw.optics_group + 1
         for name, values in ctf.items():
             rows[name] = values
     write_cs(path, rows)
@@ -153,8 +153,8 @@ def write_cryosparc_cs(path: Path, draw: Draw, grid: Grid, stacks: Stacks, with_
 
 def write_cryodrgn_pickles(folder: Path, draw: Draw, grid: Grid, with_ctf: bool) -> list[str]:
     """Write poses.pkl (shifts as a fraction of the box) and, `with_ctf`, ctf.pkl; return names."""
-    rotation = draw.rotation.astype(np.float32)
-    translation = (draw.shift_px / grid.box_px).astype(np.float32)
+    rotation = draw.told_rotation.astype(np.float32)
+    translation = (draw.told_shift_px / grid.box_px).astype(np.float32)
     write_pickle(folder / "poses.pkl", (rotation, translation))
     if not with_ctf:
         return ["poses.pkl"]

@@ -1,7 +1,8 @@
 """Conformations: from a coordinate per particle to the positions and weights of its points.
 
-Owns: the hinge motion of a rigid part, compositional states, and the automatic choice of the
-moving part. Does not own: reading structures (`structures`), images of them (`images`).
+Owns: the motions of a rigid part about a hinge or on a linker, compositional states, mixtures, and
+the automatic choice of the moving part. Does not own: reading structures (`structures`), images of
+them (`images`).
 """
 
 from dataclasses import dataclass, replace
@@ -13,9 +14,10 @@ import scipy.sparse as sparse
 from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from frazil.errors import InputError
-from frazil.simulate.structures import Molecule
+from frazil.simulate.structures import Molecule, spread_points
 
 Array = NDArray[np.float64]
 
@@ -24,10 +26,10 @@ class Motion(Protocol):
     """What a simulation asks of a motion."""
 
     def draw(self, count: int, rng: np.random.Generator) -> Array:
-        """Return random coordinates (count,)."""
+        """Return random coordinates, (count,) or (count, C)."""
 
     def grid(self, count: int) -> Array:
-        """Return coordinates (K,) that span the motion; K = count unless they are discrete."""
+        """Return K coordinates that span the motion; K = count unless they are discrete."""
 
     def place(self, coordinates: Array) -> tuple[Array, Array]:
         """Return positions (B or 1, A, 3) in Angstrom and weights (B or 1, A)."""
@@ -100,10 +102,55 @@ class HingeMotion:
 
 
 @dataclass(frozen=True)
+class LinkerMotion:
+    """A rigid part on a loose linker; the coordinates are three independent angles, degrees.
+
+    The part is turned about its own long axis (third angle), then about the axis that is orthogonal
+    to that and to the hinge's (second), then about the hinge's axis (first).
+
+    Attributes
+    ----------
+    hinge : where, about what and how far the part swings; its states number the conformations.
+    """
+
+    hinge: HingeMotion
+
+    def grid(self, count: int) -> Array:
+        """Return angles (K, 3) in degrees, evenly spread over the cube of their ranges."""
+        count = count if self.hinge.states is None else self.hinge.states
+        return np.asarray(self.hinge.swing_deg * (spread_points(count) - 0.5))
+
+    def draw(self, count: int, rng: np.random.Generator) -> Array:
+        """Return angles (count, 3) in degrees, uniform over the cube or over the states."""
+        if self.hinge.states is not None:
+            states = self.hinge.states
+            return self.grid(states)[(rng.random(count) * states).astype(np.int64)]
+        return np.asarray(self.hinge.swing_deg * (rng.random((count, 3)) - 0.5))
+
+    def place(self, coordinates: Array) -> tuple[Array, Array]:
+        """Return positions (B, A, 3) in Angstrom and weights (1, A) at the given angles (B, 3)."""
+        hinge = self.hinge
+        molecule, moving = hinge.molecule, hinge.moving
+        along = _long_axis(molecule, moving, hinge.hinge_ang)
+        frame = np.stack([hinge.axis, np.cross(along, hinge.axis), along])  # orthonormal rows
+        turn = Rotation.from_euler("XYZ", coordinates, degrees=True).as_matrix()
+        matrix = frame.T @ turn @ frame  # (B, 3, 3)
+        arm = molecule.positions[moving] - hinge.hinge_ang  # (M, 3)
+        positions = np.repeat(molecule.positions[None], len(coordinates), axis=0)
+        positions[:, moving] = arm @ matrix.transpose(0, 2, 1) + hinge.hinge_ang
+        return positions, molecule.weights[None]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the moving points per domain, the hinge and the first axis."""
+        return self.hinge.describe() | {"coordinate": "three_angles_deg"}
+
+
+@dataclass(frozen=True)
 class CompositionMotion:
     """Discrete states in which optional domains are present or absent; coordinate = state number.
 
-    One state with everything present is the homogeneous case.
+    One state with everything present is the homogeneous case; states of one domain each are a
+    mixture.
 
     Attributes
     ----------
@@ -170,7 +217,7 @@ def hinge_motion(
     near = distance <= distance.min() + 2.0
     pairs = (positions[moving][near] + positions[~moving][partner[near]]) / 2
     hinge = pairs.mean(axis=0)
-    arm = _unit(weights[moving] @ positions[moving] / weights[moving].sum() - hinge)
+    arm = _long_axis(molecule, moving, hinge)
     body = weights[~moving] @ positions[~moving] / weights[~moving].sum() - hinge
     axes = _orthogonal_axes(arm, body)
     motions = [HingeMotion(molecule, moving, hinge, axis, swing_deg, states) for axis in axes]
@@ -228,16 +275,36 @@ def composition_motion(
         raise InputError(
             f"--states {count}: {len(optional)} optional domains give at most {len(missing)} states"
         )
+    present = np.ones((count, len(mass)), dtype=np.bool_)
+    for state in range(count):
+        present[state, list(missing[state])] = False
+    return CompositionMotion(molecule, present, _occupancies(count, probabilities))
+
+
+def mixture_motion(
+    species: Molecule, probabilities: tuple[float, ...] | None = None
+) -> CompositionMotion:
+    """Return the mixture of the domains of `species`, of which each particle shows one.
+
+    Raises
+    ------
+    InputError
+        occupancies that do not fit.
+    """
+    count = len(species.domain_names)
+    present = np.eye(count, dtype=np.bool_)
+    return CompositionMotion(species, present, _occupancies(count, probabilities))
+
+
+def _occupancies(count: int, probabilities: tuple[float, ...] | None) -> Array:
+    """Return (count,) probabilities that sum to 1; equal ones when None."""
     weights = np.ones(count) if probabilities is None else np.array(probabilities)
     if len(weights) != count or weights.min() < 0 or weights.sum() <= 0:
         raise InputError(
             f"--state-weights: {count} states need {count} occupancies >= 0, "
             f"got {' '.join(str(w) for w in weights)}"
         )
-    present = np.ones((count, len(mass)), dtype=np.bool_)
-    for state in range(count):
-        present[state, list(missing[state])] = False
-    return CompositionMotion(molecule, present, weights / weights.sum())
+    return np.asarray(weights / weights.sum())
 
 
 def weakest_cut(positions: Array, smallest: float = 0.1) -> NDArray[np.bool_]:
@@ -289,6 +356,12 @@ def _contacts(positions: Array) -> sparse.csr_matrix:
         if parts == 1:
             return contacts
         cutoff_ang *= 1.25
+
+
+def _long_axis(molecule: Molecule, moving: NDArray[np.bool_], hinge_ang: Array) -> Array:
+    """Return the unit vector from the hinge to the centre of the moving part."""
+    weights, positions = molecule.weights[moving], molecule.positions[moving]
+    return _unit(weights @ positions / weights.sum() - hinge_ang)
 
 
 def _unit(vector: Array) -> Array:

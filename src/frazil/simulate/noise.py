@@ -1,7 +1,8 @@
 """What is in an image besides the particle: white or coloured noise, ice and junk.
 
-Owns: the noise spectrum, the outliers, and their randomness, which is a function of (seed, row)
-alone. Does not own: how strong the noise is (`dataset` sets it from the asked SNR).
+Owns: the noise spectrum, its strength from optics group to optics group, the outliers, and their
+randomness, which is a function of (seed, row) alone. Does not own: how strong the noise is
+(`dataset` sets it from the asked SNR).
 """
 
 import numpy as np
@@ -36,6 +37,12 @@ def noise_amplitude(grid: Grid, kind: NoiseKind) -> Image | None:
     twice[[0, -1]] = 1.0
     power = (amplitude**2 * twice).sum() / grid.box_px**2
     return (amplitude / np.sqrt(power)).astype(np.float32)
+
+
+def group_noise_scale(relative: tuple[float, ...]) -> NDArray[np.float64]:
+    """Return the deviation of each optics group's noise, mean square 1; one group of 1 for ()."""
+    values = np.array(relative or (1.0,))
+    return np.asarray(values / np.sqrt((values**2).mean()))
 
 
 def noise_images(seed: int, rows: NDArray[np.int64], box_px: int, amplitude: Image | None) -> Image:

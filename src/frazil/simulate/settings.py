@@ -39,6 +39,10 @@ class SimulateSettings(Settings, frozen=True, kw_only=True):
         str | None,
         option("--structure", help="PDB or mmCIF file (default: the built-in molecule)"),
     ] = None
+    molecule: Annotated[
+        Literal["arm", "assembly"],
+        option("--molecule", help="built-in molecule: one with a moving arm, or a large assembly"),
+    ] = "arm"
     coarse: Annotated[Coarse, option("--coarse", help="one Gaussian per residue or per atom")] = (
         "residue"
     )
@@ -53,16 +57,20 @@ class SimulateSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = None
     motion: Annotated[
-        Literal["hinge", "composition", "none"],
-        option("--motion", help="what differs between particles"),
+        Literal["hinge", "linker", "composition", "mixture", "none"],
+        option(
+            "--motion",
+            help="what differs between particles: one angle, three angles, parts that are there or "
+            "not, the molecule altogether, or nothing",
+        ),
     ] = "hinge"
     swing_deg: Annotated[
         float,
-        option("--swing", help="full range of the hinge; 360: a circle", unit="deg", gt=0, le=360),
+        option("--swing", help="full range of each angle; 360: a circle", unit="deg", gt=0, le=360),
     ] = 360.0
     states: Annotated[
         int | None,
-        option("--states", help="number of discrete states (hinge: continuous by default)", ge=1),
+        option("--states", help="number of discrete states (angles: continuous by default)", ge=1),
     ] = None
     state_weights: Annotated[
         tuple[float, ...], option("--state-weights", help="relative occupancy of each state", ge=0)
@@ -79,10 +87,46 @@ class SimulateSettings(Settings, frozen=True, kw_only=True):
     shift_px: Annotated[
         float, option("--shift-px", help="deviation of the shifts in x and y", unit="px", ge=0)
     ] = 1.0
+    pose_error_deg: Annotated[
+        float,
+        option(
+            "--pose-error-deg",
+            help="RMS angle by which the rotations in the files are wrong",
+            unit="deg",
+            ge=0,
+        ),
+    ] = 0.0
+    shift_error_px: Annotated[
+        float,
+        option(
+            "--shift-error-px",
+            help="deviation in x and y by which the shifts in the files are wrong",
+            unit="px",
+            ge=0,
+        ),
+    ] = 0.0
+    preferred: Annotated[
+        float,
+        option(
+            "--preferred",
+            metavar="K",
+            help="preferred views along z, density exp(K cos^2 tilt); 0: all views alike",
+            ge=0,
+            le=100,
+        ),
+    ] = 0.0
     contrast_std: Annotated[
         float, option("--contrast-std", help="deviation of the log contrast of images", ge=0)
     ] = 0.0
     noise: Annotated[NoiseKind, option("--noise", help="spectrum of the noise")] = "white"
+    group_noise: Annotated[
+        tuple[float, ...],
+        option(
+            "--group-noise",
+            help="relative deviation of the noise of each optics group (default: one group)",
+            gt=0,
+        ),
+    ] = ()
     outliers: Annotated[
         float, option("--outliers", help="fraction of empty, ice and junk images", ge=0, le=1)
     ] = 0.0

@@ -1,9 +1,10 @@
 """Molecules as weighted points: read from PDB or mmCIF, or built in.
 
 Owns: `Molecule`, its construction from a structure file (gemmi) and the built-in pseudo-atomic
-molecule. Does not own: how the points move (`motions`) or become images (`images`).
+molecules. Does not own: how the points move (`motions`) or become images (`images`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError, MissingFileError
 from frazil.simulate.settings import Coarse
+
+# Centre, half axes (Angstrom), points, domain.
+Ellipsoid = tuple[tuple[float, float, float], tuple[float, float, float], int, int]
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,7 @@ def built_in_molecule() -> Molecule:
     body over a full circle), 2 to 4 the blobs of the compositional case. The points are
     a low-discrepancy sequence, the same on every machine.
     """
-    # Centre, half axes (Angstrom), points, domain of each ellipsoid.
-    ellipsoids = (
+    ellipsoids: tuple[Ellipsoid, ...] = (
         ((0.0, 0.0, -18.0), (17.0, 22.0, 28.0), 150, 0),
         ((14.0, 20.0, -40.0), (20.0, 12.0, 12.0), 60, 0),
         ((0.0, 0.0, 13.0), (7.0, 7.0, 6.0), 14, 0),
@@ -105,11 +108,48 @@ def built_in_molecule() -> Molecule:
         ((2.0, -29.0, -16.0), (14.0, 9.0, 9.0), 32, 3),
         ((-8.0, 2.0, -54.0), (9.0, 13.0, 9.0), 30, 4),
     )
-    positions = np.concatenate([_fill_ellipsoid(c, h, n) for c, h, n, _ in ellipsoids])
-    domain = np.concatenate([np.full(n, d, dtype=np.int64) for _, _, n, d in ellipsoids])
     names = ("body", "arm", "blob-1", "blob-2", "blob-3")
-    weights = np.full(len(positions), 55.0)  # electrons of a mean residue
-    return Molecule(_centred(positions, weights), weights, domain, names, domain == 1)
+    return _of_ellipsoids(ellipsoids, names, moving=1)
+
+
+def built_in_assembly() -> Molecule:
+    """Return a large assembly: a body of three lobes and five optional parts, without symmetry.
+
+    About 1,000 points, 130 A across. Domain 0 is the body, 1 to 5 are the parts, each 4 to 16 % of
+    its weight. No part is chosen as the moving one.
+    """
+    ellipsoids: tuple[Ellipsoid, ...] = (
+        ((0.0, 0.0, 0.0), (36.0, 30.0, 40.0), 420, 0),
+        ((22.0, -26.0, 22.0), (26.0, 18.0, 18.0), 150, 0),
+        ((-18.0, 22.0, -32.0), (18.0, 22.0, 16.0), 110, 0),
+        ((48.0, 16.0, 4.0), (16.0, 18.0, 22.0), 108, 1),
+        ((-44.0, -14.0, 16.0), (14.0, 20.0, 14.0), 70, 2),
+        ((4.0, 42.0, 18.0), (20.0, 14.0, 12.0), 56, 3),
+        ((8.0, -32.0, -34.0), (12.0, 12.0, 20.0), 46, 4),
+        ((-14.0, -6.0, 54.0), (11.0, 15.0, 11.0), 30, 5),
+    )
+    names = ("body", "part-1", "part-2", "part-3", "part-4", "part-5")
+    return _of_ellipsoids(ellipsoids, names)
+
+
+def built_in_species(count: int) -> Molecule:
+    """Return different molecules in one place: species s is domain s, centred on its own.
+
+    Each is a bent chain of four to seven ellipsoids, a point per 290 A^3: 150 to 500 points and
+    70 to 130 A across. The chains are the same on every call.
+    """
+    species = [
+        _bent_chain(np.random.default_rng((2024, number)), number) for number in range(count)
+    ]
+    positions = np.concatenate([one.positions for one in species])
+    names = tuple(f"species-{number + 1}" for number in range(count))
+    return Molecule(
+        positions,
+        np.concatenate([one.weights for one in species]),
+        np.concatenate([one.domain for one in species]),
+        names,
+        np.zeros(len(positions), dtype=np.bool_),
+    )
 
 
 def _first_model(path: Path) -> gemmi.Model:
@@ -190,18 +230,51 @@ def _centred(positions: NDArray[np.float64], weights: NDArray[np.float64]) -> ND
     return centred
 
 
-def _fill_ellipsoid(
-    centre: tuple[float, float, float], half_axes: tuple[float, float, float], count: int
-) -> NDArray[np.float64]:
-    """Return `count` evenly spread points (count, 3) inside an axis-aligned ellipsoid.
+def spread_points(count: int) -> NDArray[np.float64]:
+    """Return `count` evenly spread points (count, 3) of the unit cube.
 
     References
     ----------
     Roberts (2018), the R3 low-discrepancy sequence: multiples of the powers of 1/g, g^4 = g + 1.
     """
     g = 1.2207440846057596
-    steps = np.arange(1, 4 * count + 1)[:, None] * np.array([1 / g, 1 / g**2, 1 / g**3])
-    cube = 2.0 * (steps % 1.0) - 1.0
+    steps = np.arange(1, count + 1)[:, None] * np.array([1 / g, 1 / g**2, 1 / g**3])
+    points: NDArray[np.float64] = steps % 1.0
+    return points
+
+
+def _of_ellipsoids(
+    ellipsoids: Sequence[Ellipsoid], names: tuple[str, ...], moving: int = -1
+) -> Molecule:
+    """Return the centred molecule of ellipsoids, of which domain `moving` is the moving part."""
+    positions = np.concatenate([_fill_ellipsoid(c, h, n) for c, h, n, _ in ellipsoids])
+    domain = np.concatenate([np.full(n, d, dtype=np.int64) for _, _, n, d in ellipsoids])
+    weights = np.full(len(positions), 55.0)  # electrons of a mean residue
+    return Molecule(_centred(positions, weights), weights, domain, names, domain == moving)
+
+
+def _bent_chain(rng: np.random.Generator, domain: int) -> Molecule:
+    """Return a molecule of four to seven ellipsoids, each next to the one before."""
+    ellipsoids: list[Ellipsoid] = []
+    centre, reach = np.zeros(3), 0.0
+    for _ in range(rng.integers(4, 8)):
+        half_axes = rng.uniform(9.0, 24.0, 3)
+        direction = rng.standard_normal(3)
+        direction /= np.linalg.norm(direction)
+        centre = centre + direction * 0.8 * (reach + half_axes.mean())
+        reach = float(half_axes.mean())
+        points = round(4.19 * half_axes.prod() / 290.0)
+        x, y, z = centre.tolist()
+        a, b, c = half_axes.tolist()
+        ellipsoids.append(((x, y, z), (a, b, c), points, domain))
+    return _of_ellipsoids(ellipsoids, ())
+
+
+def _fill_ellipsoid(
+    centre: tuple[float, float, float], half_axes: tuple[float, float, float], count: int
+) -> NDArray[np.float64]:
+    """Return `count` evenly spread points (count, 3) inside an axis-aligned ellipsoid."""
+    cube = 2.0 * spread_points(4 * count) - 1.0
     ball = cube[(cube**2).sum(axis=1) <= 1.0][:count]
     points: NDArray[np.float64] = np.array(centre) + ball * np.array(half_axes)
     return points

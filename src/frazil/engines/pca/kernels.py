@@ -1,7 +1,8 @@
 """Compiled loops over images and voxels: extract, insert, solve.
 
-Owns: trilinear slices of many volumes at once, their adjoint, and small symmetric solves. Does not
-own: what is extracted and inserted (`expectation`, `sums`). `tests/reference` has slow twins.
+Owns: trilinear slices of many volumes at once, their adjoint, small symmetric solves, and the
+moments of a mixture. Does not own: what is extracted and inserted (`expectation`, `sums`).
+`tests/reference` has slow twins.
 
 L volumes (the mean first) are one flat float32 array, lanes innermost: at each voxel of the half
 grid of `geometry.slicing` L real parts, then L imaginary parts. All indices are unsigned machine
@@ -74,18 +75,55 @@ def _solve_in_place(matrix, right):
             for k in range(j):
                 value -= matrix[i, k] * matrix[j, k]
             matrix[i, j] = np.sqrt(value) if i == j else value / matrix[j, j]
+    _substitute(matrix, right)
+
+
+def _substitute(factor, right):
+    """Solve L L^T x = right, given L in the lower triangle: x replaces right."""
+    size = factor.shape[0]
     for part in range(right.shape[1]):
         for i in range(size):
             for k in range(i):
-                right[i, part] -= matrix[i, k] * right[k, part]
-            right[i, part] /= matrix[i, i]
+                right[i, part] -= factor[i, k] * right[k, part]
+            right[i, part] /= factor[i, i]
         for i in range(size - 1, -1, -1):
             for k in range(i + 1, size):
-                right[i, part] -= matrix[k, i] * right[k, part]
-            right[i, part] /= matrix[i, i]
+                right[i, part] -= factor[k, i] * right[k, part]
+            right[i, part] /= factor[i, i]
 
 
+def _joined_likelihood(precision, product, model, c, factor, found):
+    """Return the log of a component times a likelihood, integrated; posterior mean and factor."""
+    K = product.shape[0]
+    for i in range(K):
+        found[i, 0] = product[i] + model[1][c, i]
+        for j in range(i + 1):
+            factor[i, j] = precision[i, j] + model[0][c, i, j]
+        factor[i, i] -= 1.0
+    _solve_in_place(factor, found)
+    log = model[2][c]
+    for i in range(K):
+        log += 0.5 * (product[i] + model[1][c, i]) * found[i, 0] - np.log(factor[i, i])
+    return log
+
+
+def _add_moments(sums, c, r, factor, found, covariance):
+    """Add r, r E[z], r E[z z^T] of a posterior, given mean and factor of its precision."""
+    K = found.shape[0]
+    covariance[:] = 0.0
+    for i in range(K):
+        covariance[i, i] = 1.0
+    _substitute(factor, covariance)
+    sums[0][c] += r
+    for i in range(K):
+        sums[1][c, i] += r * found[i, 0]
+        for j in range(K):
+            sums[2][c, i, j] += r * (covariance[i, j] + found[i, 0] * found[j, 0])
+
+
+_substitute = _inline(_substitute)
 _solve_in_place = _inline(_solve_in_place)
+_joined_likelihood, _add_moments = _inline(_joined_likelihood), _inline(_add_moments)
 _point, _corner, _weights = _inline(_point), _inline(_corner), _inline(_weights)
 
 
@@ -248,3 +286,38 @@ def solve_kernel(volumes: int) -> Kernel:
                     out[place] = former[place] + F(right[i, part])
 
     return _compiled(solve)
+
+
+@lru_cache(maxsize=8)
+def mixture_kernel(zdim: int) -> Kernel:
+    """Return mixture(precision, product, model, share, mean, evidence, sums) for K = zdim.
+
+    It adds N images, whose likelihoods are exp(-z^T G z / 2 + b^T z), to the moments of a mixture
+    of M Gaussians (E-step). Component c has the constant log pi + log|Q| / 2 - mu^T Q mu / 2.
+
+    precision (N, K, K), G + 1; product (N, K), b; model (Q (M, K, K), Q mu (M, K), constant (M,));
+    share (N, M) gets the responsibilities, mean (N, K) the posterior mean, evidence (N,) the log of
+    the likelihood's integral; sums ((M,), (M, K), (M, K, K)) get sums of r, r E[z] and r E[z z^T]
+    added. All but `precision` (also float32) and `share` float64.
+    """
+    K = zdim
+
+    def mixture(precision, product, model, share, mean, evidence, sums):
+        count = model[2].shape[0]
+        factor = np.empty((count, K, K))
+        found = np.empty((count, K, 1))
+        covariance = np.empty((K, K))
+        log = np.empty(count)
+        for n in range(precision.shape[0]):
+            for c in range(count):
+                log[c] = _joined_likelihood(precision[n], product[n], model, c, factor[c], found[c])
+            evidence[n] = log.max() + np.log(np.exp(log - log.max()).sum())
+            mean[n] = 0.0
+            for c in range(count):
+                r = np.exp(log[c] - evidence[n])
+                share[n, c] = r
+                mean[n] += r * found[c, :, 0]
+                if r > 1e-14:
+                    _add_moments(sums, c, r, factor[c], found[c], covariance)
+
+    return _compiled(mixture)

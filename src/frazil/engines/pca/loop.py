@@ -6,17 +6,22 @@ embeds all particles. Does not own: what a pass changes (`schedule`), how a run 
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from frazil.engines.backproject import assign_halves
+from frazil.engines.distributed import ONE_RANK, Ranks
 from frazil.engines.pca import schedule
+from frazil.engines.pca.device_pass import worker_on
 from frazil.engines.pca.expectation import Posterior
+from frazil.engines.pca.partial import PARTIAL_NAME, Partial
 from frazil.engines.pca.schedule import Plan, Step
 from frazil.engines.pca.state import State
 from frazil.engines.pca.streaming import (
@@ -35,7 +40,8 @@ from frazil.runs.journal import Journal
 from frazil.store.reader import ParticleStore
 
 WINDOW_ROWS = 8192
-# A kill costs at most this, and the pass under way.
+_PROCESSOR = torch.device("cpu")
+# A kill costs at most this, and the pass under way; of a long one `partial` keeps the sums.
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -49,6 +55,8 @@ class Fitting:
     norm_scale : what coefficients are divided by, in every working box.
     loader_bytes : ceiling of the particles' buffers.
     journal_bytes : length of the journal at the state.
+    ranks : those among which particles are divided; the first one writes.
+    device : where passes run.
     """
 
     run: Run
@@ -61,6 +69,8 @@ class Fitting:
     loader_bytes: int
     threads: int
     journal_bytes: int = 0
+    ranks: Ranks = ONE_RANK
+    device: torch.device = _PROCESSOR
 
     def save(self, journal: Journal) -> None:
         """Write the state to the run's checkpoint."""
@@ -70,10 +80,14 @@ class Fitting:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Latents of all particles: mean (n, K), precision (n, K, K) float32, in the order of rows."""
+    """Of all particles, float32, in the order of rows.
+
+    mean (n, K) and precision (n, K, K) of the latents; contrast (n,), 1 unless it was estimated.
+    """
 
     mean: NDArray[np.float32]
     precision: NDArray[np.float32]
+    contrast: NDArray[np.float32]
     evidence: float
 
 
@@ -82,25 +96,30 @@ def fit_all(fitting: Fitting) -> Embedding:
     state, plan = fitting.state, fitting.plan
     source: _Source | None = None
     saved = time.monotonic()
-    with Journal(fitting.run.journal_path, fitting.journal_bytes) as journal:
+    first = fitting.ranks.first
+    opened = Journal(fitting.run.journal_path, fitting.journal_bytes) if first else nullcontext()
+    with opened as journal:
         while state.step < len(steps := plan.steps(state.support)):
             step = steps[state.step]
             if source is None or source.box_px != step.box_px:
                 source = _Source(fitting, fitting.fit_rows, step.box_px)
             _pass(fitting, step, len(steps), source, journal)
             last = state.step == len(plan.steps(state.support))
-            if last or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            if journal and (last or time.monotonic() - saved >= CHECKPOINT_SECONDS):
                 fitting.save(journal)
                 saved = time.monotonic()
         start = time.monotonic()
         found = _embed(fitting)
-        journal.append(
-            {"event": "embed", "images": len(fitting.rows), "seconds": time.monotonic() - start}
-        )
+        if journal:
+            seconds = time.monotonic() - start
+            journal.append({"event": "embed", "images": len(fitting.rows), "seconds": seconds})
+            (fitting.run.path / PARTIAL_NAME).unlink(missing_ok=True)
     return found
 
 
-def _pass(fitting: Fitting, step: Step, count: int, source: "_Source", journal: Journal) -> None:
+def _pass(
+    fitting: Fitting, step: Step, count: int, source: "_Source", journal: Journal | None
+) -> None:
     """Run one pass and take it into the state."""
     state, plan = fitting.state, fitting.plan
     start, number = time.monotonic(), state.step + 1
@@ -113,14 +132,23 @@ def _pass(fitting: Fitting, step: Step, count: int, source: "_Source", journal: 
         halves if len(state.models) == 2 else np.zeros_like(halves),
         optics_groups(fitting.store),
         geometry,
+        plan.contrast,
     )
     what = f"pass {number}/{count} ({step.kind}, {step.box_px} px)"
-    found = run_pass(source.batches(what), fit, True, fitting.threads)
+    keeper = _keeper(fitting, fit, step.kind, source, {})
+    worker = worker_on(fitting.device)
+    found = run_pass(source.batches(what), fit, True, fitting.threads, None, keeper, worker)
+    for part in found:
+        part.join(fitting.ranks)
     schedule.advance(state, plan, step, geometry, found)
+    for model in state.models:  # where processors differ, so would the last bits
+        fitting.ranks.share(model)
     seconds = time.monotonic() - start
     line = _figures(step, found)
-    journal.append({"event": "pass", "epoch": number, **line, "seconds": seconds})
-    print(f"# {what}: log likelihood per image {line['evidence']:.2f}, {seconds:.1f} s", flush=True)
+    if journal:
+        journal.append({"event": "pass", "epoch": number, **line, "seconds": seconds})
+        said = f"log likelihood per image {line['evidence']:.2f}, {seconds:.1f} s"
+        print(f"# {what}: {said}", flush=True)
 
 
 def _figures(step: Step, found: list[PassSums]) -> dict[str, float | int | str]:
@@ -135,20 +163,47 @@ def _embed(fitting: Fitting) -> Embedding:
     zdim = fitting.plan.zdim
     position = np.full(fitting.store.count, -1)
     position[fitting.rows] = np.arange(len(fitting.rows))
-    mean = np.full((len(fitting.rows), zdim), np.nan, np.float32)
-    precision = np.full((len(fitting.rows), zdim, zdim), np.nan, np.float32)
+    mean = np.zeros((len(fitting.rows), zdim), np.float32)
+    precision = np.zeros((len(fitting.rows), zdim, zdim), np.float32)
+    contrast = np.zeros(len(fitting.rows), np.float32)
 
     def keep(rows: Tensor, found: Posterior) -> None:
         places = position[rows.numpy()]
-        mean[places] = found.mean.numpy()
-        precision[places] = found.precision.numpy()
+        mean[places] = found.mean.cpu().numpy()
+        precision[places] = found.precision.cpu().numpy()
+        contrast[places] = found.contrast.cpu().numpy()
 
     one = np.zeros(fitting.store.count, np.int64)
     geometry = fitting.plan.geometry(state.box_px)
-    fit = Fit(state.models, state.deviation, one, optics_groups(fitting.store), geometry)
+    groups, plan = optics_groups(fitting.store), fitting.plan
+    fit = Fit(state.models, state.deviation, one, groups, geometry, plan.contrast)
     source = _Source(fitting, fitting.rows, state.box_px)
-    found = run_pass(source.batches("embedding"), fit, False, fitting.threads, keep)
-    return Embedding(mean, precision, found[0].evidence / len(fitting.rows))
+    results = {"mean": mean, "precision": precision, "contrast": contrast}
+    keeper = _keeper(fitting, fit, "embedding", source, results)
+    batches, worker = source.batches("embedding"), worker_on(fitting.device)
+    found = run_pass(batches, fit, False, fitting.threads, keep, keeper, worker)[0]
+    found.join(fitting.ranks)
+    for values in (
+        mean,
+        precision,
+        contrast,
+    ):  # each particle was some rank's, and is zero elsewhere
+        fitting.ranks.add(values)
+    return Embedding(mean, precision, contrast, found.evidence / len(fitting.rows))
+
+
+def _keeper(
+    fitting: Fitting,
+    fit: Fit,
+    kind: str,
+    source: "_Source",
+    results: Mapping[str, NDArray[np.float32]],
+) -> Partial | None:
+    """Return what keeps a long pass; with several ranks nothing does, as they do not stop alike."""
+    if fitting.ranks.size > 1:
+        return None
+    what = {"step": fitting.state.step, "kind": kind, "threads": fitting.threads}
+    return Partial(fitting.run.path / PARTIAL_NAME, fit, what, source.loader, results)
 
 
 def optics_groups(store: ParticleStore) -> NDArray[np.int64]:
@@ -179,7 +234,7 @@ class _Source:
     """The particles of one working box, with a progress bar."""
 
     def __init__(self, fitting: Fitting, rows: NDArray[np.int64], box_px: int) -> None:
-        self.box_px = box_px
+        self.box_px, self.ranks, self.device = box_px, fitting.ranks, fitting.device
         self.loader = ParticleLoader(
             fitting.store,
             LoaderSettings(
@@ -190,15 +245,31 @@ class _Source:
             rows,
             box_px,
             fitting.norm_scale,
+            fitting.ranks.rank,
+            fitting.ranks.size,
         )
 
     def batches(self, what: str) -> Iterator[ParticleBatch]:
-        """Yield all batches; the same order in every pass, which later ones take from memory."""
+        """Yield this rank's part of all batches.
+
+        The order is the same in every pass, and later ones take them from memory.
+        """
         interval = 0.5 if sys.stderr.isatty() else 30.0
-        total = self.loader.row_count
         with tqdm(
-            total=total, desc=what, unit="img", leave=False, file=sys.stderr, mininterval=interval
+            total=self.loader.row_count // self.ranks.size,
+            initial=self._taken(),
+            desc=what,
+            unit="img",
+            leave=False,
+            file=sys.stderr,
+            mininterval=interval,
+            disable=not self.ranks.first,
         ) as bar:
-            for batch in self.loader.epoch(1):
+            for batch in self.loader.epoch(1, self.device):
                 yield batch
                 bar.update(len(batch.rows))
+
+    def _taken(self) -> int:
+        """Return the particles that a kept pass had before it was stopped."""
+        position = self.loader.state_dict()
+        return position["batch"] * self.loader.settings.batch_size if position["epoch"] == 1 else 0

@@ -100,6 +100,8 @@ def write_outputs(fitting: Fitting, found: Embedding, table: Reliability) -> lis
     write_npy_atomic(run.latents_path(epoch), found.mean)
     write_npy_atomic(run.path / "z.npy", found.mean)
     write_npy_atomic(run.path / "precisions.npy", found.precision)
+    if plan.contrast:
+        write_npy_atomic(run.path / "contrast.npy", found.contrast)
     write_npy_atomic(run.path / "noise_deviation.npy", fitting.state.deviation * scale)
     lines = table_lines(table, plan.box_px, pixel_ang)
     write_text_atomic(run.path / "reliability.txt", "\n".join(lines) + "\n")

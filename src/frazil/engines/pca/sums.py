@@ -11,6 +11,7 @@ A = sum w c^2/s^2 E[z z^T], b = sum w c/s^2 E[(y - c a z) z], and with the prior
 V <- V + (A + R)^-1 (b - R V).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from frazil.engines.distributed import Ranks
 from frazil.engines.pca.grids import Geometry, from_lanes, to_lanes
 from frazil.engines.pca.kernels import solve_kernel
 
@@ -64,6 +66,26 @@ class VoxelSums:
         else:
             self.recent += other.recent
         self.images += other.images
+
+    def join(self, ranks: Ranks) -> None:
+        """Add the sums of all ranks, in place; they are the same on each afterwards."""
+        if ranks.any(self.total is not None):
+            self._flush()
+        ranks.add(self.recent if self.total is None else self.total)
+
+    def numbers(self) -> dict[str, int]:
+        """Return the counts of images, as `restore` takes them."""
+        return {"voxel_images": self.images, "recent_images": self._recent_images}
+
+    def restore(
+        self,
+        recent: NDArray[np.float32],
+        total: NDArray[np.float64] | None,
+        numbers: Mapping[str, int],
+    ) -> None:
+        """Become the sums that these were, with all of them as they were."""
+        self.recent[:], self.total = recent, total
+        self.images, self._recent_images = numbers["voxel_images"], numbers["recent_images"]
 
     def _flush(self) -> None:
         self.total = _sum(self.total, self.recent)
@@ -143,7 +165,7 @@ def penalty(grids: Tensor, ridge: NDArray[np.float64], geometry: Geometry) -> fl
     return float((weight * power).sum())
 
 
-def upper_triangle(second: Tensor) -> NDArray[np.float32]:
+def upper_triangle(second: Tensor) -> Tensor:
     """Return (B, L(L+1)/2) float32 of symmetric matrices (B, L, L), by rows."""
     rows, columns = torch.triu_indices(second.shape[1], second.shape[1])
-    return second[:, rows, columns].float().numpy()
+    return second[:, rows, columns].float()

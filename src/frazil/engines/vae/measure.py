@@ -37,7 +37,7 @@ def training_rate(
     model = VAE(config, half_disc(box_px), torch.Generator().manual_seed(0)).to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     generator = torch.Generator(device=device).manual_seed(0)
-    batch = _random_batch(box_px, batch_size).to(device)
+    batch = random_batch(box_px, batch_size).to(device)
     bfloat16 = has_native_bfloat16(device)
     start, steps = 0.0, -1
     while steps < MIN_STEPS or time.perf_counter() - start < seconds:
@@ -50,7 +50,8 @@ def training_rate(
     return steps * batch_size / (time.perf_counter() - start), device
 
 
-def _random_batch(box_px: int, count: int) -> ParticleBatch:
+def random_batch(box_px: int, count: int) -> ParticleBatch:
+    """Return images of noise with random views, shifts of a pixel and the same CTF."""
     generator = torch.Generator().manual_seed(0)
     shape = (count, len(half_disc(box_px)))
     return ParticleBatch(
