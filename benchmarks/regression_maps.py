@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pca_recovery import auc, command, prepare
 from torch import Tensor
 
 from frazil.engines.backproject import assign_halves
@@ -36,6 +35,7 @@ from frazil.engines.regression.streaming import Base, Task, run_pass
 from frazil.io.mrc import read_volume
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.metrics.fsc import fsc
+from pca_recovery import auc, command, prepare
 
 GROUP = 20
 
