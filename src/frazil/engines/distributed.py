@@ -26,10 +26,11 @@ _PATIENCE = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all: number `rank` of `size`."""
+    """This process among all: number `rank` of `size`, number `local` of those on its machine."""
 
     rank: int = 0
     size: int = 1
+    local: int = 0
 
     @property
     def first(self) -> bool:
@@ -90,6 +91,7 @@ def joined() -> Iterator[Ranks]:
         )
     dist.init_process_group("gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), size)
+        rank = dist.get_rank()
+        yield Ranks(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
     finally:
         dist.destroy_process_group()

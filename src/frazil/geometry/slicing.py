@@ -28,8 +28,8 @@ def extract(
 
     Frequencies with kx < 0 are read at -k and conjugated.
     """
-    points, flipped = _to_half_space(frequencies.reshape(-1, 3))
-    index, weight = _neighbours(points, grid.shape)
+    points, flipped = to_half_space(frequencies.reshape(-1, 3))
+    index, weight = neighbours(points, grid.shape)
     values = (grid.reshape(-1)[index] * weight).sum(0)
     values = torch.where(flipped, values.conj(), values)
     return values.reshape(frequencies.shape[:-1])
@@ -45,7 +45,7 @@ def extract_many(
     lanes : (V, 2L), at each voxel the L real parts, then the L imaginary parts.
     shape : (Z, Y, X) of the half grids.
     """
-    points, flipped = _to_half_space(frequencies.reshape(-1, 3))
+    points, flipped = to_half_space(frequencies.reshape(-1, 3))
     index, weight = _neighbours(points, shape)
     values = torch.nn.functional.embedding_bag(
         index.T.contiguous(), lanes, mode="sum", per_sample_weights=weight.T.contiguous()
@@ -65,8 +65,8 @@ def insert(
 
     The plane kx = 0 then holds k and -k apart; `symmetrise` joins them.
     """
-    points, flipped = _to_half_space(frequencies.reshape(-1, 3))
-    index, weight = _neighbours(points, grid.shape)
+    points, flipped = to_half_space(frequencies.reshape(-1, 3))
+    index, weight = neighbours(points, grid.shape)
     flat = values.reshape(-1)
     flat = torch.where(flipped, flat.conj(), flat)
     spread = torch.view_as_real(flat * weight).reshape(-1, 2)
@@ -79,8 +79,8 @@ def insert_real(
     values: Float[Tensor, "..."],
 ) -> None:
     """Add real values (weights, even in k) at frequencies into a real half grid, in place."""
-    points, _ = _to_half_space(frequencies.reshape(-1, 3))
-    index, weight = _neighbours(points, grid.shape)
+    points, _ = to_half_space(frequencies.reshape(-1, 3))
+    index, weight = neighbours(points, grid.shape)
     spread = values.reshape(-1) * weight
     grid.view(-1).index_add_(0, index.reshape(-1), spread.reshape(-1))
 
@@ -124,7 +124,7 @@ def slice_response(side_px: int) -> Tensor:
     return axis[:, None, None] * axis[None, :, None] * axis[None, None, :]
 
 
-def _to_half_space(
+def to_half_space(
     points: Float[Tensor, "M 3"],
 ) -> tuple[Float[Tensor, "M 3"], Bool[Tensor, " M"]]:
     """Return points with kx >= 0, and which of them were mirrored through the origin."""
@@ -132,7 +132,7 @@ def _to_half_space(
     return torch.where(flipped[:, None], -points, points), flipped
 
 
-def _neighbours(
+def neighbours(
     points: Float[Tensor, "M 3"], shape: torch.Size
 ) -> tuple[Int64[Tensor, "8 M"], Float[Tensor, "8 M"]]:
     """Return flat grid indices and trilinear weights of the eight neighbours of each point.

@@ -111,15 +111,17 @@ class ParticleLoader:
         """Number of global batches; the last may be short."""
         return -(-self.row_count // self.settings.batch_size)
 
-    def epoch(self, number: int) -> Iterator[ParticleBatch]:
-        """Yield this rank's part of every batch of an epoch (from 1), shuffled.
+    def epoch(self, number: int, device: torch.device | str = "cpu") -> Iterator[ParticleBatch]:
+        """Yield this rank's part of every batch of an epoch (from 1), shuffled, on a device.
 
-        Continues after the position of `load_state_dict` when it lies in this epoch.
+        Continues after the position of `load_state_dict` when it lies in this epoch. Codes are sent
+        to the device, a quarter of the bytes of coefficients, and decoded there.
         """
+        decoder = self.decoder.to(device)
         for batch in self.codes(number):
             # Threads that share such small tensors wait for each other longer than they work.
             with one_torch_thread():
-                decoded = self.decoder(batch)
+                decoded = decoder(batch.to(device))
             yield decoded
 
     def codes(self, number: int) -> Iterator[CodedBatch]:

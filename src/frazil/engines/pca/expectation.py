@@ -53,11 +53,13 @@ def posterior(gram: Tensor, estimate_contrast: bool = False) -> Posterior:
     products = gram[:, 1:last, last] - gram[:, 1:last, 0]  # (B, K)
     power = gram[:, last, last] - 2 * gram[:, 0, last] + gram[:, 0, 0]
     # 2. Gaussian posterior.
-    identity = torch.eye(last - 1, dtype=torch.float64)
+    identity = torch.eye(last - 1, dtype=torch.float64, device=gram.device)
     precision = gram[:, 1:last, 1:last] + identity
     factor = torch.linalg.cholesky(precision)
-    mean = torch.cholesky_solve(products[:, :, None], factor)[:, :, 0]
-    covariance = torch.cholesky_inverse(factor)
+    # torch.cholesky_inverse takes the matrices of a batch one after the other on a GPU.
+    inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    covariance = inverse.mT @ inverse
+    mean = (covariance @ products[:, :, None])[:, :, 0]
     # 3. Marginal likelihood.
     half_log_det = torch.diagonal(factor, dim1=1, dim2=2).log().sum(1)
     evidence = ((products * mean).sum(1) - power) / 2 - half_log_det
@@ -94,7 +96,7 @@ def likely_contrast(gram: Tensor) -> Tensor:
 
 def moments(found: Posterior) -> Tensor:
     """Return E[(1, z)(1, z)^T], (B, K + 1, K + 1) float64."""
-    one = torch.ones(len(found.mean), 1, dtype=torch.float64)
+    one = found.mean.new_ones(len(found.mean), 1)
     full = torch.cat([one, found.mean], dim=1)
     second = full[:, :, None] * full[:, None, :]
     second[:, 1:, 1:] += found.covariance
@@ -111,7 +113,7 @@ def residual_weights(second: Tensor, contrast: Tensor) -> Tensor:
     """
     count, size, _ = second.shape
     first = contrast[:, None] * second[:, 0]
-    out = torch.empty(count, size + 1, size + 1, dtype=second.dtype, device=second.device)
+    out = second.new_empty(count, size + 1, size + 1)
     out[:, :size, :size] = -(contrast[:, None, None] ** 2) * second
     out[:, size, :size] = first
     out[:, :size, size] = -first

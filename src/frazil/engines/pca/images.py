@@ -39,7 +39,21 @@ def whitened(
     group: NDArray[np.int64],
     geometry: Geometry,
 ) -> WhiteImages:
+    """Return `white_tensors` as the compiled loops take them."""
+    found = white_tensors(batch, part, deviation, group, geometry)
+    return WhiteImages(*(values.numpy() for values in found))
+
+
+def white_tensors(
+    batch: ParticleBatch,
+    part: Tensor,
+    deviation: NDArray[np.float32],
+    group: NDArray[np.int64],
+    geometry: Geometry,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return some images of a batch, centred and divided by the deviation of their noise.
+
+    Rotations, factor and data as in `WhiteImages`, on the device of the batch.
 
     Parameters
     ----------
@@ -52,13 +66,14 @@ def whitened(
     coefficients = batch.coefficients[part]
     if bool(shifts.any()):
         coefficients = coefficients * shift_phase(disc.kx, disc.ky, shifts, disc.box_px)
-    inverse = torch.from_numpy((1 / deviation[group]).astype(np.float32))[:, disc.shell]  # (b, P)
+    inverse = torch.from_numpy((1 / deviation[group]).astype(np.float32))
+    inverse = inverse.to(coefficients.device)[:, disc.shell]  # (b, P)
     if batch.ctf_parameters is None:
         factor = inverse
     else:
         factor = inverse * transfer(batch.ctf_parameters[part], disc.kx, disc.ky, disc.box_px)
     data = torch.view_as_real(coefficients) * inverse[:, :, None]
-    return WhiteImages(batch.rotations[part].numpy(), factor.numpy(), data.numpy())
+    return batch.rotations[part], factor, data
 
 
 def transfer(parameters: Tensor, kx: Tensor, ky: Tensor, box_px: int) -> Tensor:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from frazil.engines.backproject import assign_halves
 from frazil.engines.distributed import ONE_RANK, Ranks
 from frazil.engines.pca import schedule
+from frazil.engines.pca.device_pass import worker_on
 from frazil.engines.pca.expectation import Posterior
 from frazil.engines.pca.partial import PARTIAL_NAME, Partial
 from frazil.engines.pca.schedule import Plan, Step
@@ -38,6 +40,7 @@ from frazil.runs.journal import Journal
 from frazil.store.reader import ParticleStore
 
 WINDOW_ROWS = 8192
+_PROCESSOR = torch.device("cpu")
 # A kill costs at most this, and the pass under way; of a long one `partial` keeps the sums.
 CHECKPOINT_SECONDS = 30.0
 
@@ -53,6 +56,7 @@ class Fitting:
     loader_bytes : ceiling of the particles' buffers.
     journal_bytes : length of the journal at the state.
     ranks : those among which particles are divided; the first one writes.
+    device : where passes run.
     """
 
     run: Run
@@ -66,6 +70,7 @@ class Fitting:
     threads: int
     journal_bytes: int = 0
     ranks: Ranks = ONE_RANK
+    device: torch.device = _PROCESSOR
 
     def save(self, journal: Journal) -> None:
         """Write the state to the run's checkpoint."""
@@ -131,7 +136,8 @@ def _pass(
     )
     what = f"pass {number}/{count} ({step.kind}, {step.box_px} px)"
     keeper = _keeper(fitting, fit, step.kind, source, {})
-    found = run_pass(source.batches(what), fit, True, fitting.threads, keeper=keeper)
+    worker = worker_on(fitting.device)
+    found = run_pass(source.batches(what), fit, True, fitting.threads, None, keeper, worker)
     for part in found:
         part.join(fitting.ranks)
     schedule.advance(state, plan, step, geometry, found)
@@ -163,9 +169,9 @@ def _embed(fitting: Fitting) -> Embedding:
 
     def keep(rows: Tensor, found: Posterior) -> None:
         places = position[rows.numpy()]
-        mean[places] = found.mean.numpy()
-        precision[places] = found.precision.numpy()
-        contrast[places] = found.contrast.numpy()
+        mean[places] = found.mean.cpu().numpy()
+        precision[places] = found.precision.cpu().numpy()
+        contrast[places] = found.contrast.cpu().numpy()
 
     one = np.zeros(fitting.store.count, np.int64)
     geometry = fitting.plan.geometry(state.box_px)
@@ -174,7 +180,8 @@ def _embed(fitting: Fitting) -> Embedding:
     source = _Source(fitting, fitting.rows, state.box_px)
     results = {"mean": mean, "precision": precision, "contrast": contrast}
     keeper = _keeper(fitting, fit, "embedding", source, results)
-    found = run_pass(source.batches("embedding"), fit, False, fitting.threads, keep, keeper)[0]
+    batches, worker = source.batches("embedding"), worker_on(fitting.device)
+    found = run_pass(batches, fit, False, fitting.threads, keep, keeper, worker)[0]
     found.join(fitting.ranks)
     for values in (
         mean,
@@ -227,7 +234,7 @@ class _Source:
     """The particles of one working box, with a progress bar."""
 
     def __init__(self, fitting: Fitting, rows: NDArray[np.int64], box_px: int) -> None:
-        self.box_px, self.ranks = box_px, fitting.ranks
+        self.box_px, self.ranks, self.device = box_px, fitting.ranks, fitting.device
         self.loader = ParticleLoader(
             fitting.store,
             LoaderSettings(
@@ -258,7 +265,7 @@ class _Source:
             mininterval=interval,
             disable=not self.ranks.first,
         ) as bar:
-            for batch in self.loader.epoch(1):
+            for batch in self.loader.epoch(1, self.device):
                 yield batch
                 bar.update(len(batch.rows))
 

@@ -1,13 +1,14 @@
 """What a fit holds in memory.
 
-Owns: the bytes of sums, volumes and buffers, and the refusal of what cannot fit. Does not own: the
-particles' buffers (`frazil.loader`).
+Owns: the bytes of sums, volumes and buffers, in memory and on a GPU, and the refusal of what cannot
+fit. Does not own: the particles' buffers (`frazil.loader`).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from frazil.engines.pca.device_pass import CHUNK_BYTES
 from frazil.engines.pca.grids import Geometry
 from frazil.engines.pca.streaming import BATCH_COEFFICIENTS, working_bytes
 from frazil.engines.pca.sums import FLUSH_IMAGES, lane_count
@@ -69,3 +70,24 @@ def check_budget(wanted: Needs, budget_bytes: int) -> int:
             f"--max-threads, or {memory_flag(wanted.total + _LOADER_BYTES)}"
         )
     return left
+
+
+def device_bytes(geometry: Geometry, zdim: int) -> int:
+    """Return the bytes on a GPU of a pass: volumes and sums of both half sets, a chunk, a batch."""
+    voxels, volumes = int(np.prod(geometry.shape)), zdim + 1
+    both = 2 * 4 * voxels * (2 * volumes + lane_count(volumes))
+    return both + CHUNK_BYTES + 24 * BATCH_COEFFICIENTS
+
+
+def check_device(wanted_bytes: int, free_bytes: int, name: str) -> None:
+    """Refuse a pass that a GPU has no memory for.
+
+    Raises
+    ------
+    BudgetError : names what would help.
+    """
+    if wanted_bytes > free_bytes:
+        raise BudgetError(
+            f"--device {name}: a pass takes {size_text(wanted_bytes)} of its memory, "
+            f"{size_text(free_bytes)} are free; give a smaller -D or --zdim, or --device cpu"
+        )

@@ -8,7 +8,7 @@ none. It is of use as long as the state before the pass is bit for bit the same.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,11 @@ class Partial:
             values[:] = tensors[f"results.{name}"].numpy()
         self._loader.load_state_dict(facts["position"])
 
-    def after_batch(self, sums: list[PassSums]) -> None:
+    def after_batch(self, gathered: Callable[[], list[PassSums]]) -> None:
         """Keep the pass so far, if the last time was long ago."""
         if time.monotonic() - self._saved < PARTIAL_SECONDS:
             return
+        sums = gathered()
         tensors = {f"results.{name}": torch.from_numpy(v) for name, v in self._results.items()}
         for number, one in enumerate(sums):
             tensors |= _tensors(one, f"{number}.")

@@ -70,6 +70,9 @@ class DataSettings(InputSettings, frozen=True, kw_only=True):
     max_threads: Annotated[
         int, option("--max-threads", metavar="N", help="threads that work on images", ge=1)
     ] = 1
+    device: Annotated[str, option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N")] = (
+        "auto"
+    )
 
 
 class PcaSettings(Settings, frozen=True, kw_only=True):
@@ -84,7 +87,7 @@ class PcaSettings(Settings, frozen=True, kw_only=True):
         return fields
 
 
-_FREE = {"particles", "poses", "ctf", "ind", "datadir", "cache", "memory", "max_threads"}
+_FREE = {"particles", "poses", "ctf", "ind", "datadir", "cache", "memory", "max_threads", "device"}
 
 
 def differing_names(now: PcaSettings, before: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from frazil import __version__
@@ -16,11 +17,12 @@ from frazil.engines.distributed import ONE_RANK, Ranks
 from frazil.engines.particles import Say
 from frazil.engines.pca.loop import WINDOW_ROWS, Fitting, begin_state
 from frazil.engines.pca.mask import read_mask
-from frazil.engines.pca.memory import check_budget, needs
+from frazil.engines.pca.memory import check_budget, check_device, device_bytes, needs
 from frazil.engines.pca.schedule import Plan
 from frazil.engines.pca.settings import PcaSettings, differing_names
 from frazil.engines.pca.state import State
 from frazil.engines.vae.data import data_digest
+from frazil.engines.vae.device import choose_device
 from frazil.errors import InputError, OutputExistsError
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.settings import PackSettings
@@ -37,8 +39,10 @@ def check_request(outdir: Path, settings: PcaSettings, overwrite: bool) -> None:
 
     Raises
     ------
+    InputError : there is no such device.
     OutputExistsError : the folder holds a complete run, or one with other settings.
     """
+    choose_device(settings.data.device)
     if is_run(outdir) and not overwrite:
         run = Run.open(outdir)
         _refuse(run, differing_names(settings, run.config.get("settings", {})))
@@ -87,16 +91,16 @@ def begin_or_resume(
     fit_rows = chosen_rows(rows, model.fit, model.seed)
     mask = None if model.mask is None else read_mask(model.mask, loader.box_px)
     plan = Plan.of(loader.box_px, model, mask)
-    wanted = needs(
-        plan.geometry(loader.box_px), model.zdim, len(fit_rows), len(rows), data.max_threads
-    )
+    device = rank_device(data.device, ranks)
+    threads = data.max_threads if device.type == "cpu" else 1
+    wanted = needs(plan.geometry(loader.box_px), model.zdim, len(fit_rows), len(rows), threads)
     left = check_budget(wanted, allowed_bytes(data.memory))
     say(
         f"{len(fit_rows)} of {len(rows)} particles of {loader.box_px} px are fitted; memory: sums "
         f"{size_text(wanted.sums)}, volumes {size_text(wanted.volumes)}, results "
         f"{size_text(wanted.results)}, up to {size_text(left)} for particles"
     )
-    say("the first pass of each kind compiles its loops (seconds, once on this machine)")
+    say(device_line(device, plan))
     config = _config(settings, loader, command)
     state = begin_state(store, plan, loader.norm_scale)
     journal_bytes = 0
@@ -124,10 +128,38 @@ def begin_or_resume(
         fit_rows,
         loader.norm_scale,
         left,
-        data.max_threads,
+        threads,
         journal_bytes,
         ranks,
+        device,
     )
+
+
+def rank_device(name: str, ranks: Ranks) -> torch.device:
+    """Return the device that --device names; the ranks of a machine share out its GPUs.
+
+    Raises
+    ------
+    InputError : there is no such device.
+    """
+    device = choose_device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", ranks.local % torch.cuda.device_count())
+    return device
+
+
+def device_line(device: torch.device, plan: Plan) -> str:
+    """Return what is said of the device, after a look at its memory.
+
+    Raises
+    ------
+    BudgetError : a GPU has too little memory free.
+    """
+    if device.type == "cpu":
+        return "the first pass of each kind compiles its loops (seconds, once on this machine)"
+    wanted = device_bytes(plan.geometry(plan.box_px), plan.zdim)
+    check_device(wanted, torch.cuda.mem_get_info(device)[0], str(device))
+    return f"passes run on {device} and take {size_text(wanted)} of its memory"
 
 
 def chosen_rows(rows: NDArray[np.int64], count: int | None, seed: int) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """One pass over the particles: E-step, and the sums of the M-step.
 
-Owns: how images are dealt to models and threads, and what a pass returns. Does not own: the
-steps' formulas (`expectation`, `sums`), the stream (`frazil.loader`).
+Owns: how images are dealt to models and workers, what a pass returns, and the worker of the
+processor. Does not own: the steps' formulas (`expectation`, `sums`), the stream (`frazil.loader`),
+the worker of a GPU (`device_pass`).
 
 Every image belongs to one model (a half set, or the only one). A thread adds into sums that no
 other thread touches, so there is no waiting; with more threads than models each model has several
@@ -97,14 +98,70 @@ class PassSums:
         self.evidence, self.images = float(numbers[0]), int(numbers[1])
 
 
+class Worker(Protocol):
+    """Adds images up; no other thread touches its sums."""
+
+    def work(self, batch: ParticleBatch, part: Tensor) -> None:
+        """Add the images `part` (b,) of a batch."""
+
+    def finished(self) -> PassSums:
+        """Return the sums of all images so far, in memory; more may come."""
+
+
+class Share:
+    """The sums of one worker's share of a model, and what every worker does alike."""
+
+    def __init__(self, fit: Fit, model: int, maximise: bool, listener: Listener | None) -> None:
+        self.fit, self.maximise, self.listener = fit, maximise, listener
+        self.grids = fit.models[model]
+        volumes, noise = len(self.grids), fit.deviation.shape
+        self.sums = PassSums(
+            VoxelSums.zeros(volumes, fit.geometry) if maximise else None,
+            np.zeros((volumes, volumes)),
+            0.0,
+            np.zeros(noise),
+            np.zeros(noise, np.int64),
+        )
+        counts = np.bincount(fit.geometry.shell, minlength=noise[1])
+        self.shell_counts = counts
+        with np.errstate(divide="ignore"):
+            logs = np.where(counts > 0, np.log(np.pi * fit.deviation.astype(np.float64) ** 2), 0)
+        self.constant = -(counts * logs).sum(1)  # (groups,)
+
+    def group(self, rows: Tensor) -> NDArray[np.int64]:
+        """Return (b,) the optics groups of some images."""
+        return self.fit.group_of_row[rows.numpy()]
+
+    def expect(self, rows: Tensor, gram: Tensor) -> Moments:
+        """Add what the E-step gives; return what the M-step takes of it, on the same device."""
+        sums = self.sums
+        found = expectation.posterior(gram, self.fit.contrast)
+        second = expectation.moments(found)
+        if self.listener is not None:
+            self.listener(rows, found)
+        sums.second += second.sum(0).cpu().numpy()
+        sums.evidence += float(found.evidence.sum()) + float(self.constant[self.group(rows)].sum())
+        sums.images += len(rows)
+        return second, found.contrast
+
+    def add_noise(self, rows: Tensor, power: NDArray[np.float64]) -> None:
+        """Add the residual power (b, S) of some images."""
+        group = self.group(rows)
+        np.add.at(self.sums.power, group, power)
+        np.add.at(self.sums.counts, group, self.shell_counts)
+
+
+MakeWorker = Callable[[Share], Worker]
+
+
 class Keeper(Protocol):
     """What may keep a pass while it runs; see `partial.Partial`."""
 
     def begin(self, sums: list[PassSums]) -> None:
         """Fill the empty sums of all workers with those of batches that need not come again."""
 
-    def after_batch(self, sums: list[PassSums]) -> None:
-        """Look at the sums of all workers after a batch."""
+    def after_batch(self, gathered: Callable[[], list[PassSums]]) -> None:
+        """Do what is due after a batch; `gathered` gives the sums of all workers."""
 
 
 def run_pass(
@@ -114,37 +171,42 @@ def run_pass(
     threads: int = 1,
     listener: Listener | None = None,
     keeper: Keeper | None = None,
+    make_worker: MakeWorker | None = None,
 ) -> list[PassSums]:
     """Return the sums of each model over a stream of particles.
 
     Parameters
     ----------
     maximise : gather the sums of the M-step, too.
-    listener : called with rows (b,) and their posterior; by one thread at a time per model.
+    listener : called with rows (b,) and their posterior on the worker's device; by one thread at
+        a time per model.
     keeper : may put sums of earlier batches into the empty ones, and keeps them now and then.
+    make_worker : who does it; default: the compiled loops.
     """
     copies = max(1, threads // len(fit.models))
     workers = [
-        _Worker(fit, model, maximise, listener)
+        (make_worker or ProcessorWorker)(Share(fit, model, maximise, listener))
         for model in range(len(fit.models))
         for _ in range(copies)
     ]
-    sums = [worker.sums for worker in workers]
+
+    def gathered() -> list[PassSums]:
+        return [worker.finished() for worker in workers]
+
     if keeper is not None:
-        keeper.begin(sums)
+        keeper.begin(gathered())
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:
             owner = torch.from_numpy(fit.model_of_row[batch.rows.numpy()])
             jobs = []
             for number, worker in enumerate(workers):
                 mine = torch.nonzero(owner == number // copies).reshape(-1)
-                mine = mine[number % copies :: copies]
-                jobs.append((worker, mine[view_order(batch.rotations[mine])]))
+                jobs.append((worker, mine[number % copies :: copies]))
             for future in [pool.submit(worker.work, batch, part) for worker, part in jobs]:
                 future.result()
             if keeper is not None:
-                keeper.after_batch(sums)
-    results = []
+                keeper.after_batch(gathered)
+    sums, results = gathered(), []
     for start in range(0, len(workers), copies):
         first, *others = sums[start : start + copies]
         for other in others:
@@ -178,50 +240,45 @@ def working_bytes(volumes: int, geometry: Geometry) -> int:
     return 4 * chunk_images(geometry) * len(geometry.disc) * 2 * (2 * (volumes + 1) + 4)
 
 
-class _Worker:
-    """The private sums and buffers of one thread's share of one model."""
+class ProcessorWorker:
+    """One thread's share of one model, by compiled loops over small chunks."""
 
-    def __init__(self, fit: Fit, model: int, maximise: bool, listener: Listener | None) -> None:
-        self.fit, self.listener = fit, listener
-        self.grid = to_lanes(fit.models[model])
-        volumes = len(fit.models[model])
+    def __init__(self, share: Share) -> None:
+        self.share, self.fit = share, share.fit
+        fit, volumes = share.fit, len(share.grids)
+        self.grid = to_lanes(share.grids)
         self.chunk = chunk_images(fit.geometry)
         shape = (self.chunk, len(fit.geometry.disc), 2 * (volumes + 1))
         self.design = np.empty(shape, np.float32)
-        self.values = torch.empty(self.chunk, 2 * shape[1], volumes + 1) if maximise else None
+        self.values = torch.empty(self.chunk, 2 * shape[1], volumes + 1) if share.maximise else None
         self.extract, self.insert = extract_kernel(volumes), insert_kernel(volumes)
         self.residual = residual_kernel(volumes)
-        noise = fit.deviation.shape
-        self.sums = PassSums(
-            VoxelSums.zeros(volumes, fit.geometry) if maximise else None,
-            np.zeros((volumes, volumes)),
-            0.0,
-            np.zeros(noise),
-            np.zeros(noise, np.int64),
-        )
-        counts = np.bincount(fit.geometry.shell, minlength=noise[1])
-        self.shell_counts = counts
-        with np.errstate(divide="ignore"):
-            logs = np.where(counts > 0, np.log(np.pi * fit.deviation.astype(np.float64) ** 2), 0)
-        self.constant = -(counts * logs).sum(1)  # (groups,)
+
+    def finished(self) -> PassSums:
+        """Return the sums."""
+        return self.share.sums
 
     def work(self, batch: ParticleBatch, part: Tensor) -> None:
         """Add some images of a batch."""
         if not len(part):
             return
+        part = part[view_order(batch.rotations[part])]
         chunks = torch.split(part, self.chunk)
         if self.values is None:
             # Small matrices: all together cost far less than chunk by chunk.
-            self._expect(batch, part, np.concatenate([self._gram(batch, c)[0] for c in chunks]))
+            grams = np.concatenate([self._gram(batch, chunk)[0] for chunk in chunks])
+            self.share.expect(batch.rows[part], torch.from_numpy(grams))
             return
         for chunk in chunks:
             gram, images = self._gram(batch, chunk)
-            self._insert(batch, chunk, images, self._expect(batch, chunk, gram))
+            rows = batch.rows[chunk]
+            self._insert(rows, images, self.share.expect(rows, torch.from_numpy(gram)))
 
     def _gram(self, batch: ParticleBatch, chunk: Tensor) -> tuple[NDArray[np.float32], WhiteImages]:
         """Fill the designs of a chunk; return their Gram matrices (b, L + 1, L + 1)."""
         geometry, count = self.fit.geometry, len(chunk)
-        images = whitened(batch, chunk, self.fit.deviation, self._group(batch, chunk), geometry)
+        group = self.share.group(batch.rows[chunk])
+        images = whitened(batch, chunk, self.fit.deviation, group, geometry)
         design = self.design[:count]
         self.extract(self.grid, *_places(geometry, images), images.data, design)
         columns = design.shape[2] // 2
@@ -230,26 +287,12 @@ class _Worker:
             np.dot(matrix.T, matrix, out=out)  # BLAS takes half of a symmetric product
         return gram, images
 
-    def _expect(self, batch: ParticleBatch, part: Tensor, gram: NDArray[np.float32]) -> Moments:
-        """Add what the E-step gives; return what the M-step takes of it."""
-        sums, group = self.sums, self._group(batch, part)
-        found = expectation.posterior(torch.from_numpy(gram), self.fit.contrast)
-        second = expectation.moments(found)
-        if self.listener is not None:
-            self.listener(batch.rows[part], found)
-        sums.second += second.sum(0).numpy()
-        sums.evidence += float(found.evidence.sum()) + float(self.constant[group].sum())
-        sums.images += len(part)
-        return second, found.contrast
-
-    def _insert(
-        self, batch: ParticleBatch, chunk: Tensor, images: WhiteImages, moments: Moments
-    ) -> None:
+    def _insert(self, rows: Tensor, images: WhiteImages, moments: Moments) -> None:
         """Add to the sums of the M-step."""
-        geometry, sums, count = self.fit.geometry, self.sums, len(chunk)
+        geometry, sums, count = self.fit.geometry, self.share.sums, len(rows)
         if self.values is None or sums.voxels is None:
             raise ValueError("this pass gathers no sums")
-        design, group = self.design[:count], self._group(batch, chunk)
+        design = self.design[:count]
         matrix = torch.from_numpy(design).view(count, 2 * design.shape[1], -1)
         values = self.values[:count]
         second, contrast = moments
@@ -257,20 +300,11 @@ class _Worker:
         power = np.zeros((count, self.fit.deviation.shape[1]))
         white = values.view(design.shape).numpy()
         places = _places(geometry, images)
-        self.insert(
-            sums.voxels.recent,
-            *places,
-            upper_triangle(contrast[:, None, None] ** 2 * second),
-            white,
-        )
+        weights = upper_triangle(contrast[:, None, None] ** 2 * second).numpy()
+        self.insert(sums.voxels.recent, *places, weights, white)
         self.residual(design, white, geometry.shell, power)
         sums.voxels.count(count)
-        np.add.at(sums.power, group, power)
-        np.add.at(sums.counts, group, self.shell_counts)
-
-    def _group(self, batch: ParticleBatch, part: Tensor) -> NDArray[np.int64]:
-        """Return (b,) the optics groups of some images."""
-        return self.fit.group_of_row[batch.rows[part].numpy()]
+        self.share.add_noise(rows, power)
 
 
 def _places(geometry: Geometry, images: WhiteImages) -> tuple[NDArray[Any], ...]:

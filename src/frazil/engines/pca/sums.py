@@ -165,7 +165,7 @@ def penalty(grids: Tensor, ridge: NDArray[np.float64], geometry: Geometry) -> fl
     return float((weight * power).sum())
 
 
-def upper_triangle(second: Tensor) -> NDArray[np.float32]:
+def upper_triangle(second: Tensor) -> Tensor:
     """Return (B, L(L+1)/2) float32 of symmetric matrices (B, L, L), by rows."""
     rows, columns = torch.triu_indices(second.shape[1], second.shape[1])
-    return second[:, rows, columns].float().numpy()
+    return second[:, rows, columns].float()
