@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from pca_recovery import command
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
@@ -28,6 +27,7 @@ from frazil.engines.pca.mixture import Mixture, Statistics
 from frazil.engines.pca.mixture_files import read_statistics
 from frazil.engines.pca.mixture_settings import MixtureSettings
 from frazil.runs.folder import Run
+from simulated_sets import command
 
 SETTINGS = MixtureSettings()
 

@@ -13,7 +13,7 @@ from frazil.engines.load import load_model
 from frazil.engines.vae import loop
 from frazil.engines.vae.settings import VaeSettings
 from frazil.engines.vae.state import Training
-from frazil.engines.vae.step import batch_losses, centred_images
+from frazil.engines.vae.step import batch_losses, centred_images, training_step
 from frazil.engines.vae.volumes import insertion_weights, joined_plane
 from frazil.engines.vae.warm import with_components
 from frazil.errors import InputError, OutputExistsError
@@ -25,7 +25,6 @@ from frazil.models.basis import GridVolumes
 from frazil.models.losses import reconstruction_error
 from frazil.runs.checkpoint import load_checkpoint
 from frazil.runs.folder import Run
-from frazil.runs.journal import read_journal
 from tests.engines.vae_case import begin, make_settings
 
 BOX_PX, COUNT, COMPONENTS = 16, 160, 3
@@ -144,7 +143,7 @@ def test_the_start_is_the_linear_model(made: Path, tmp_path: Path, changes: Any)
 
 
 @pytest.mark.parametrize("changes", [{"decoder": "basis"}, {"decoder": "mlp"}])
-def test_stop_and_restart_change_nothing_and_the_loss_falls(
+def test_stop_and_restart_change_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Any
 ) -> None:
     loop.train(start(made, tmp_path / "whole", **changes))
@@ -171,9 +170,6 @@ def test_stop_and_restart_change_nothing_and_the_loss_falls(
         theirs, _ = load_checkpoint(tmp_path / "whole" / f"{name}.safetensors")
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    lines = read_journal(tmp_path / "whole" / "metrics.jsonl")
-    losses = [line["gen_loss"] for line in lines if line.get("event") == "epoch"]
-    assert losses[1] < losses[0]
 
 
 def test_eval_vol_and_analyze_take_the_run(made: Path, tmp_path: Path) -> None:
@@ -227,3 +223,17 @@ def test_another_run_of_train_pca_is_no_continuation(made: Path, tmp_path: Path)
     assert main(f"train_pca {made}/p.frz {fit} -o {tmp_path}/other".split()) == 0
     with pytest.raises(OutputExistsError, match="--init"):
         start(made, tmp_path / "run", epochs=2, init=str(tmp_path / "other"))
+
+
+def test_steps_of_the_volumes_lower_the_loss(made: Path, tmp_path: Path) -> None:
+    training = start(made, tmp_path, decoder="basis", batch_size=COUNT, lr=1e-9)
+    batch, model = first_batch(training), training.model
+    with torch.no_grad():
+        model.decoder.basis.lanes *= 0.3
+    losses = [float(batch_losses(model, batch, None).error.mean())]
+    before = model.decoder.basis.lanes.detach().clone()
+    for _ in range(6):
+        training_step(model, training.optimiser, batch, 0.0, training.generator)
+        losses.append(float(batch_losses(model, batch, None).error.mean()))
+    assert (np.diff(losses) < 0).all()
+    assert not torch.equal(before, model.decoder.basis.lanes)
