@@ -1,9 +1,9 @@
 """Does training from a run of train_pca beat that run? Latents, volumes and cost on a known motion.
 
 Runs the ordinary commands (simulate, preprocess, train_pca into run, train_vae --init run) in a
-folder, then prints JSON lines of train_pca and of each epoch of train_vae: CPU seconds, agreement of
-the latents, and scores of the volumes at the mean latent of the hundredth of the particles nearest to
-each true conformation (see simulated_sets).
+folder, then prints JSON lines of train_pca and of each epoch of train_vae: CPU seconds, agreement
+of the latents, and scores of the volumes at the mean latent of the hundredth of the particles
+nearest to each true conformation (see simulated_sets).
 
     python benchmarks/basis_recovery.py --out /tmp/recovery --train="--decoder basis -b 64 -n 3"
 """

@@ -46,7 +46,7 @@ def extract_many(
     shape : (Z, Y, X) of the half grids.
     """
     points, flipped = to_half_space(frequencies.reshape(-1, 3))
-    index, weight = _neighbours(points, shape)
+    index, weight = neighbours(points, shape)
     values = torch.nn.functional.embedding_bag(
         index.T.contiguous(), lanes, mode="sum", per_sample_weights=weight.T.contiguous()
     )

@@ -42,7 +42,8 @@ class VolumeAdam(torch.optim.Adam):
     basis : of L volumes.
     weight : (V,) mean over images of w c^2.
     start : prior and mask of the volumes; those beyond its own have the prior of its last one.
-    images, batch_size : N, and images per step.
+    images : N.
+    training : images per step; rate and decay of Adam.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class VolumeAdam(torch.optim.Adam):
         training: TrainingSettings,
     ) -> None:
         lanes = basis.lanes
-        groups = [{"params": networks}, {"params": [lanes]}]
+        groups: list[dict[str, Any]] = [{"params": networks}, {"params": [lanes]}]
         super().__init__(groups, lr=training.lr, weight_decay=training.wd, fused=True)
         self.state[lanes] = {"step": torch.zeros((), device=lanes.device)}
         self._basis, self._mask = basis, start.mask
