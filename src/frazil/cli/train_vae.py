@@ -3,6 +3,7 @@
 The same command in the same folder goes on where it was stopped; a larger -n trains on.
 
   frazil train_vae particles.frz -o run --zdim 8
+  frazil train_vae particles.frz -o run --zdim 4 --init pca --decoder basis
   frazil train_vae particles.128.txt --poses pose.pkl --ctf ctf.pkl --zdim 8 -n 25 -o run >> run.log
 """
 
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
         VaeSettings,
     )
     from frazil.engines.vae.start import begin_or_resume, check_request
+    from frazil.engines.vae.warm import with_components
     from frazil.runs.folder import held
 
     settings = VaeSettings(
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     )
     for line in read_settings(args, FormerSettings).remarks():
         say(line)
-    settings, outdir = settle(settings, say), Path(args.outdir)
+    settings, outdir = with_components(settle(settings, say)), Path(args.outdir)
     check_request(outdir, settings, args.overwrite)
     store, command = open_store(settings, outdir, say), shlex.join(sys.argv)
     loader = make_loader(store, settings, say)

@@ -35,6 +35,27 @@ def extract(
     return values.reshape(frequencies.shape[:-1])
 
 
+def extract_many(
+    lanes: Float[Tensor, "V M"], shape: torch.Size, frequencies: Float[Tensor, "... 3"]
+) -> Complex[Tensor, "... L"]:
+    """Return what `extract` returns of L half grids at once; its gradient is the adjoint, `insert`.
+
+    Parameters
+    ----------
+    lanes : (V, 2L), at each voxel the L real parts, then the L imaginary parts.
+    shape : (Z, Y, X) of the half grids.
+    """
+    points, flipped = to_half_space(frequencies.reshape(-1, 3))
+    index, weight = neighbours(points, shape)
+    values = torch.nn.functional.embedding_bag(
+        index.T.contiguous(), lanes, mode="sum", per_sample_weights=weight.T.contiguous()
+    )
+    real, imaginary = values.chunk(2, dim=1)
+    sign = 1 - 2 * flipped.to(values.dtype)
+    found = torch.complex(real, imaginary * sign[:, None])
+    return found.view(*frequencies.shape[:-1], -1)
+
+
 def insert(
     grid: Complex[Tensor, "Z Y X"],
     frequencies: Float[Tensor, "... 3"],
@@ -95,6 +116,12 @@ def volume_from_half_grid(grid: Complex[Tensor, "Z Y X"]) -> Float[Tensor, "D D 
     full[1:, 1:, radius:] = inner
     full[1:, 1:, 1 : radius + 1] = torch.flip(inner, dims=(0, 1, 2)).conj()
     return ifft3_centred(full).real
+
+
+def slice_response(side_px: int) -> Tensor:
+    """Return what trilinear slices multiply a volume by, (n, n, n): sinc^2 along each axis."""
+    axis = torch.sinc((torch.arange(side_px) - side_px // 2) / side_px) ** 2
+    return axis[:, None, None] * axis[None, :, None] * axis[None, None, :]
 
 
 def to_half_space(

@@ -12,7 +12,8 @@ class ModelConfig(Settings, frozen=True, kw_only=True):
     """Sizes of the VAE; what config.json keeps under "model".
 
     `pe_dim` None means D/2; `enc_mask` (px) None means D/2, and -1 no mask: both are the whole
-    disc.
+    disc. `init_components` K > 0: the model begins at a run of train_pca with K components;
+    `basis_volumes` None then means K.
     """
 
     zdim: int
@@ -25,4 +26,7 @@ class ModelConfig(Settings, frozen=True, kw_only=True):
     feat_sigma: float = 0.5
     enc_mask: int | None = None
     activation: Literal["relu", "leaky_relu"] = "relu"
+    decoder: Literal["mlp", "basis"] = "mlp"
+    basis_volumes: int | None = None
+    init_components: int = 0
     domain: Literal["fourier"] = "fourier"

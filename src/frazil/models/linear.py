@@ -50,12 +50,16 @@ class LinearModel:
         ----------
         points : whole numbers (kx, ky, kz) in cycles per box, |k| <= D/2.
         """
-        where = torch.round(points).long()
-        flipped = where[:, 0] < 0
-        where = torch.where(flipped[:, None], -where, where)
-        radius = self._grids.shape[-1] - 2
-        x, y, z_axis = where.unbind(1)
-        values = self._grids[:, z_axis + radius, y + radius, x]  # (K + 1, M)
-        weights = torch.cat([z.new_ones(1), z]).to(values.dtype)
-        found = weights @ values
-        return torch.where(flipped, found.conj(), found)
+        weights = torch.cat([z.new_ones(1), z]).to(self._grids.dtype)
+        return weights @ values_at(self._grids, points)
+
+
+def values_at(grids: Tensor, points: Tensor) -> Tensor:
+    """Return (L, M) complex coefficients of half grids (L, Z, Y, X) at whole points (M, 3)."""
+    where = torch.round(points).long()
+    flipped = where[:, 0] < 0
+    where = torch.where(flipped[:, None], -where, where)
+    radius = grids.shape[-1] - 2
+    x, y, z = where.unbind(1)
+    found = grids[:, z + radius, y + radius, x]
+    return torch.where(flipped, found.conj(), found)

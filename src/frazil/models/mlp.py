@@ -53,6 +53,12 @@ class ResidualMLP(nn.Module):
         first = nn.functional.linear(x, self.weights[0], self.biases[0])
         return self.after_first(first)
 
+    def silence(self, rows: int | None = None) -> None:
+        """Set the last layer to 0, or its first `rows` outputs."""
+        with torch.no_grad():
+            self.weights[-1][:rows] = 0
+            self.biases[-1][:rows] = 0
+
     def after_first(self, first: Tensor) -> Tensor:
         """Return the output (M, out_dim), given what the first Linear returned (..., H).
 

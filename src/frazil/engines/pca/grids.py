@@ -17,7 +17,12 @@ from torch import Tensor
 
 from frazil.geometry.fourier import fft3_centred, ifft3_centred
 from frazil.geometry.packing import HalfDisc, half_disc
-from frazil.geometry.slicing import half_grid_from_volume, half_grid_shape, volume_from_half_grid
+from frazil.geometry.slicing import (
+    half_grid_from_volume,
+    half_grid_shape,
+    slice_response,
+    volume_from_half_grid,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +170,6 @@ def finished_maps(grids: Tensor, geometry: Geometry) -> Tensor:
 def unfinished_grids(maps: Tensor, geometry: Geometry) -> Tensor:
     """Return half grids whose slices are those of maps (L, D, D, D); padding 1 only."""
     return to_half_grids(maps / slice_response(geometry.box_px), geometry)
-
-
-def slice_response(side_px: int) -> Tensor:
-    """Return what trilinear slices multiply a volume by, (n, n, n): sinc^2 along each axis."""
-    axis = torch.sinc((torch.arange(side_px) - side_px // 2) / side_px) ** 2
-    return axis[:, None, None] * axis[None, :, None] * axis[None, None, :]
 
 
 def inner_products(a: Tensor, b: Tensor, geometry: Geometry) -> NDArray[np.float64]:

@@ -134,7 +134,7 @@ def _evaluate_latents(training: Training, stop: "_Stop") -> None:
         for batch in training.loader.in_order():
             centred, transfer = centred_images(training.model, batch.to(training.device))
             with torch.autocast(training.device.type, torch.bfloat16, enabled=training.bfloat16):
-                mu, logvar = latents(training.model, centred, transfer)
+                mu, logvar = latents(training.model, batch.rows, centred, transfer)
             positions = training.record.positions(batch.rows)
             found[positions] = torch.cat([mu, logvar], dim=1).cpu()
             bar.update(len(batch.rows))

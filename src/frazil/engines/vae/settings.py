@@ -54,6 +54,25 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
     activation: Annotated[
         Literal["relu", "leaky_relu"], option("--activation", help="activation of both networks")
     ] = "relu"
+    decoder: Annotated[
+        Literal["mlp", "basis"],
+        option(
+            "--decoder",
+            help="coordinate network, or a sum of Fourier grids that begins at --init",
+        ),
+    ] = "mlp"
+    basis_volumes: Annotated[
+        int | None,
+        option(
+            "--basis-volumes",
+            metavar="M",
+            help="grids beside the mean of --decoder basis; default: the components of --init",
+            ge=1,
+            le=64,
+        ),
+    ] = None
+    # Components of --init, which `warm.with_components` notes; 0 without one.
+    init_components: int = 0
 
 
 class TrainingSettings(Settings, frozen=True, kw_only=True):
@@ -85,6 +104,14 @@ class TrainingSettings(Settings, frozen=True, kw_only=True):
             metavar="WEIGHTS",
             help="begin with the weights of this file; 'latest' goes on with this folder's run, "
             "which is done anyhow",
+        ),
+    ] = None
+    init: Annotated[
+        str | None,
+        option(
+            "--init",
+            metavar="RUN",
+            help="run of train_pca on these particles: latents and volumes begin there",
         ),
     ] = None
     checkpoint: Annotated[
@@ -209,7 +236,7 @@ class VaeSettings(Settings, frozen=True, kw_only=True):
 # names of files, whose content is compared instead (`start.data_digest`).
 _FREE = {
     "model": set[str](),
-    "training": {"epochs", "checkpoint", "log_interval", "device", "z_pkl", "load"},
+    "training": {"epochs", "checkpoint", "log_interval", "device", "z_pkl", "load", "init"},
     "data": {
         "particles",
         "poses",

@@ -15,6 +15,7 @@ from frazil.engines.vae.device import choose_device
 from frazil.engines.vae.meanwhile import PackingMeanwhile
 from frazil.engines.vae.settings import VaeSettings, differing_names
 from frazil.engines.vae.state import Training
+from frazil.engines.vae.warm import init_digest
 from frazil.errors import InputError, MissingFileError, OutputExistsError
 from frazil.loader.prefetch import ParticleLoader
 from frazil.models.encodings import check_pe_type
@@ -33,6 +34,8 @@ def check_request(outdir: Path, settings: VaeSettings, overwrite: bool) -> None:
     """
     choose_device(settings.training.device)
     check_pe_type(settings.model.pe_type)
+    if settings.model.decoder == "basis" and settings.training.init is None:
+        raise InputError("--decoder basis: begins at a run of train_pca; give --init RUN")
     load = settings.training.load
     if load not in (None, "latest") and not Path(str(load)).is_file():
         raise MissingFileError(f"--load {load}: no such file; give a weights.N.safetensors")
@@ -84,6 +87,8 @@ def _resume(
     differing = differing_names(settings, run.config.get("settings", {}))
     if run.config.get("data_digest") != config["data_digest"]:
         differing.append("the particles, poses, CTF or --ind")
+    if run.config.get("init_digest") != config["init_digest"]:
+        differing.append("the content of --init")
     _refuse(run, differing)
     training = Training.begin(run, loader, settings)
     if not run.checkpoint_path.is_file():
@@ -150,4 +155,5 @@ def _config(settings: VaeSettings, loader: ParticleLoader, command: str) -> dict
         "beta": settings.beta,
         "seed": settings.training.seed,
         "data_digest": data_digest(loader),
+        "init_digest": init_digest(settings.training.init),
     }

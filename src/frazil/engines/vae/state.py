@@ -6,6 +6,7 @@ Does not own: the file (`frazil.runs.checkpoint`) and the loop.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from frazil.engines.vae.device import choose_device, has_native_bfloat16
 from frazil.engines.vae.meanwhile import PackingMeanwhile
 from frazil.engines.vae.record import EpochRecord
 from frazil.engines.vae.settings import VaeSettings
+from frazil.engines.vae.volumes import make_optimiser
+from frazil.engines.vae.warm import PcaStart
 from frazil.loader.prefetch import ParticleLoader
 from frazil.models.vae import VAE
 from frazil.runs.checkpoint import (
@@ -69,9 +72,10 @@ class Training:
         device = choose_device(training.device)
         weights_seed = torch.Generator().manual_seed(training.seed)
         model = VAE(settings.model_config(), loader.disc, weights_seed).to(device)
-        optimiser = torch.optim.Adam(
-            model.parameters(), lr=training.lr, weight_decay=training.wd, fused=True
-        )
+        warm = None if training.init is None else PcaStart.read(Path(training.init), loader)
+        if warm is not None:
+            warm.give(model)
+        optimiser = make_optimiser(model, training, loader, warm)
         return cls(
             run=run,
             loader=loader,
@@ -95,8 +99,8 @@ class Training:
             f"{loader.row_count} particles of {loader.box_px} px"
             + (f", {pixel:.4g} A/px" if pixel else "")
             + f", {2 * len(loader.disc)} values each, in units of {loader.norm_scale:.6g}",
-            f"encoder {config.enc_dim}x{config.enc_layers}, decoder {config.dec_dim}x"
-            f"{config.dec_layers}, zdim {config.zdim}: {weights} weights; beta "
+            f"encoder {config.enc_dim}x{config.enc_layers}, decoder {config.decoder} "
+            f"{config.dec_dim}x{config.dec_layers}, zdim {config.zdim}: {weights} weights; beta "
             f"{self.settings.beta:g}",
             f"device {self.device}, matrix products in {precision}; particles are {loader.mode}",
         ]

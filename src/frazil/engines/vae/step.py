@@ -14,6 +14,7 @@ from frazil.geometry.packing import hartley_values
 from frazil.geometry.shifts import shift_phase
 from frazil.loader.batches import ParticleBatch
 from frazil.models.losses import kl_divergence, reconstruction_error, total_loss
+from frazil.models.posterior import PosteriorEncoder
 from frazil.models.vae import VAE
 
 
@@ -43,8 +44,16 @@ def centred_images(model: VAE, batch: ParticleBatch) -> tuple[Tensor, Tensor | N
     return batch.coefficients * phase, transfer
 
 
-def latents(model: VAE, centred: Tensor, transfer: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return mu and log variance (B, Z); the encoder sees images times the sign of their CTF."""
+def latents(
+    model: VAE, rows: Tensor, centred: Tensor, transfer: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return mu and log variance (B, Z) of the particles of rows (B,).
+
+    The encoder sees images times the sign of their CTF, or what train_pca said of the particles.
+    """
+    if isinstance(model.encoder, PosteriorEncoder):
+        mu, logvar = model.encoder(rows)
+        return mu, logvar
     flipped = centred if transfer is None else centred * torch.sign(transfer)
     return model.encode(hartley_values(flipped))
 
@@ -63,7 +72,7 @@ def batch_losses(
     centred, transfer = centred_images(model, batch)
     with torch.autocast(centred.device.type, torch.bfloat16, enabled=bfloat16):
         # 2. Latent, and a draw from it.
-        mu, logvar = latents(model, centred, transfer)
+        mu, logvar = latents(model, batch.rows, centred, transfer)
         z = mu if noise is None else mu + noise * torch.exp(0.5 * logvar)
         # 3. The slice of its volume in the image's direction.
         predicted = model.decode_slices(batch.rotations, z)
