@@ -111,9 +111,7 @@ class ParticleLoader:
         """Number of global batches; the last may be short."""
         return -(-self.row_count // self.settings.batch_size)
 
-    def epoch(
-        self, number: int, device: torch.device | str = "cpu"
-    ) -> Iterator[ParticleBatch]:
+    def epoch(self, number: int, device: torch.device | str = "cpu") -> Iterator[ParticleBatch]:
         """Yield this rank's part of every batch of an epoch (from 1), shuffled, on a device.
 
         Continues after the position of `load_state_dict` when it lies in this epoch. Codes are sent

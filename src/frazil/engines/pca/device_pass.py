@@ -130,9 +130,7 @@ class DeviceWorker:
         design[..., 1, volumes] = sign * data[..., 1]
         return design.view(len(data), -1, volumes + 1)
 
-    def _residuals(
-        self, design: Tensor, second: Tensor, contrast: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _residuals(self, design: Tensor, second: Tensor, contrast: Tensor) -> tuple[Tensor, Tensor]:
         """Return the right-hand sides (b, 2 P, L + 1), and E|whitened residual|^2 (b, S) float64.
 
         See `kernels.residual_kernel`.
