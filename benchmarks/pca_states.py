@@ -24,7 +24,7 @@ from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
 from frazil.engines.pca import mixture
-from frazil.engines.pca.mixture import Mixture
+from frazil.engines.pca.mixture import Mixture, Statistics
 from frazil.engines.pca.mixture_files import read_statistics
 from frazil.engines.pca.mixture_settings import MixtureSettings
 from frazil.runs.folder import Run
@@ -38,6 +38,29 @@ def told_apart(labels: np.ndarray, truth: np.ndarray) -> float:
     np.add.at(table, (labels, truth), 1)
     rows, columns = linear_sum_assignment(-table)
     return round(100 * float(table[rows, columns].sum()) / len(truth), 2)
+
+
+def labellings(data: Statistics, truth: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Return labels (n,) by each method; prints what our fit took."""
+    mixture.expect(mixture.start(data, 2, SETTINGS.floor, 0), data)  # compiles
+    start = time.process_time()
+    ours = mixture.fit(data, count, SETTINGS.floor, SETTINGS.restarts, 0)
+    fit_s = round(time.process_time() - start, 1)
+    start = time.process_time()
+    found = mixture.expect(ours, data)
+    rate = round(len(data) / (time.process_time() - start))
+    print(json.dumps({"what": "speed", "fit_cpu_s": fit_s, "images_per_s": rate}))
+    z = data.means
+    centres = np.stack([found.means[truth == state].mean(0) for state in range(count)])
+    shares = np.bincount(truth) / len(truth)
+    known = Mixture(shares, centres, np.tile(np.eye(z.shape[1]) / 100, (count, 1, 1)))
+    known, _ = mixture.improve(known, data, SETTINGS.floor)
+    return {
+        "kmeans": KMeans(count, n_init=5, random_state=0).fit(z).labels_,
+        "sklearn_mixture_of_means": GaussianMixture(count, n_init=5, random_state=0).fit_predict(z),
+        "mixture": found.responsibilities.argmax(1),
+        "mixture_from_truth": mixture.expect(known, data).responsibilities.argmax(1),
+    }
 
 
 def main() -> None:
@@ -64,38 +87,14 @@ def main() -> None:
     data = read_statistics(run)
     truth = np.load(out / "set" / "truth" / "conformations.npy", allow_pickle=False)
     truth = truth[run.rows()].astype(np.int64)
-    count, z = args.states, data.means
-    mixture.expect(mixture.start(data, 2, SETTINGS.floor, 0), data)  # compiles
-
-    start = time.process_time()
-    ours = mixture.fit(data, count, SETTINGS.floor, SETTINGS.restarts, 0)
-    fit_s = time.process_time() - start
-    start = time.process_time()
-    found = mixture.expect(ours, data)
-    step_s = time.process_time() - start
-    shares = np.bincount(truth) / len(truth)
-    centres = np.stack([found.means[truth == state].mean(0) for state in range(count)])
-    known = Mixture(shares, centres, np.tile(np.eye(z.shape[1]) / 100, (count, 1, 1)))
-    known, _ = mixture.improve(known, data, SETTINGS.floor)
-
-    def likeliest(one: Mixture) -> np.ndarray:
-        return mixture.expect(one, data).responsibilities.argmax(1)
-
-    labels = {
-        "kmeans": KMeans(count, n_init=5, random_state=0).fit(z).labels_,
-        "sklearn_mixture_of_means": GaussianMixture(count, n_init=5, random_state=0).fit_predict(z),
-        "mixture": likeliest(ours),
-        "mixture_from_truth": likeliest(known),
-    }
-    facts = {"images": args.images, "box_px": args.box, "snr": args.snr, "states": count}
+    labels = labellings(data, truth, args.states)
+    facts = {"images": args.images, "box_px": args.box, "snr": args.snr, "states": args.states}
     percent = {name: told_apart(one, truth) for name, one in labels.items()}
     print(json.dumps({"what": "states", **facts, **percent}))
     command(out, "mixture run")
     figures = json.loads((out / "run" / "mixture.json").read_text())
     took = round(figures["cpu_seconds"], 1)
     print(json.dumps({"what": "choice", "components": figures["components"], "cpu_s": took}))
-    rate = round(len(data) / step_s)
-    print(json.dumps({"what": "speed", "fit_cpu_s": round(fit_s, 1), "images_per_s": rate}))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from frazil.engines.pca.loop import Fitting, fit_all
 from frazil.engines.pca.mask import sizeable_parts, solvent_mask, sphere
 from frazil.engines.pca.outputs import final_maps, reliability, write_outputs
 from frazil.engines.pca.partial import Partial
-from frazil.engines.pca.prior import signal_to_noise
+from frazil.engines.pca.prior import measured_ridges, signal_to_noise
 from frazil.engines.pca.schedule import Plan
 from frazil.engines.pca.settings import PcaSettings
 from frazil.engines.pca.start import begin_or_resume, check_request, chosen_rows, open_store
@@ -159,9 +159,9 @@ def test_a_kill_inside_a_pass_loses_only_what_came_after_the_last_keeping(
     after_batch = Partial.after_batch
     for kind in ("low", "embedding"):
 
-        def stopping(self, sums, kind=kind):
-            after_batch(self, sums)
-            if self._key["kind"] == kind and sum(one.images for one in sums) >= 300:
+        def stopping(self, gathered, kind=kind):
+            after_batch(self, gathered)
+            if self._key["kind"] == kind and sum(one.images for one in gathered()) >= 300:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(Partial, "after_batch", stopping)
@@ -169,8 +169,8 @@ def test_a_kill_inside_a_pass_loses_only_what_came_after_the_last_keeping(
             fit_all(begin(tmp_path / "run", moving, max_threads=threads))
         assert (tmp_path / "run" / "pass.safetensors").is_file()
 
-    def counting(self, sums):
-        batch_rows.append(sum(one.images for one in sums))
+    def counting(self, gathered):
+        batch_rows.append(sum(one.images for one in gathered()))
 
     monkeypatch.setattr(Partial, "after_batch", counting)
     fitting = begin(tmp_path / "run", moving, max_threads=threads)
@@ -304,6 +304,21 @@ def test_signal_to_noise_ends_where_the_curve_first_falls_to_zero():
     assert (np.diff(ratio) <= 0).all()
     assert ratio[2] > 1 > ratio[4]
     assert ratio[-1] < 0.01
+
+
+def test_beyond_the_low_stage_the_prior_of_a_component_is_what_its_half_sets_agree_on():
+    signal = np.array([[4.0, 4, 4, 2, 1, 0.5, 0.25], [9.0, 9, 9, 9, 9, 9, 9]])
+    weight = np.full(7, 2.0)
+    ratio = signal * weight  # of a half map: signal over noise variance
+    curves = (ratio / (ratio + 1)).tolist()
+    low_stage = np.full((3, 9), 7.0)
+    found = measured_ridges(low_stage, weight, curves, 2)
+    assert found.shape == (3, 7)
+    assert np.all(found[0] == 7) and np.all(found[:, :3] == 7)
+    assert np.allclose(found[2, 3:], 1 / 9, rtol=1e-4)
+    assert np.allclose(found[1, 4:6], 1 / signal[0, 4:6], rtol=0.15)  # curves are smoothed
+    unlike = measured_ridges(low_stage, weight, [[1.0, 1, 1, -0.1, 0, 0.1, 0.1]], 2)
+    assert np.all(unlike[1, 4:] > 1000)
 
 
 def test_the_schedule_grows_to_the_supported_radius():

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io import images as images_module
 from frazil.io.cryosparc import write_cs
+from frazil.io.direct import is_cached
 from frazil.io.images import open_images, open_particles, resolve_path
 from frazil.io.mrc import HEADER_BYTES, StackWriter, write_volume
 from frazil.io.particles import ParticleTable, empty_rows
 from frazil.io.paths import resolve_stacks
 from frazil.io.star import write_star
+from tests.io.test_direct import forget
 
 
 def stack(path: Path, count: int, side: int = 8, first: float = 0.0) -> Path:
@@ -268,3 +271,23 @@ def test_an_image_past_4_gib_named_by_a_32_bit_index_of_a_cs_file_is_the_right_o
     write_cs(tmp_path / "p.cs", array)
     with open_images(open_particles(tmp_path / "p.cs")) as images:
         assert images.read([0, 1])[:, 5, 5].tolist() == [7, 3]
+
+
+@pytest.mark.parametrize("mode", [2, 12])
+def test_images_past_the_page_cache_are_the_same_and_leave_nothing_there(
+    tmp_path: Path, mode: int
+) -> None:
+    images = np.random.default_rng(0).standard_normal((64, 128, 128)).astype(np.float32)
+    path = tmp_path / "p.mrcs"
+    with mrcfile.new(path) as file:
+        file.set_data(images.astype(np.float16) if mode == 12 else images)
+    table = open_particles(path)
+    with open_images(table) as source:
+        wanted = source.read([5, 6, 7, 40, 2])
+    for cached in (True, False):
+        if not cached:
+            forget(path)
+        assert is_cached(path) == cached
+        with open_images(table, past_cache=True) as source:
+            assert np.array_equal(source.read([5, 6, 7, 40, 2]), wanted)
+        assert is_cached(path) == cached

@@ -27,7 +27,7 @@ from frazil.engines.particles import Say
 from frazil.engines.regression.maps import PointMap
 from frazil.engines.regression.regress import neighbourhood, regress
 from frazil.engines.regression.settings import RegressionSettings
-from frazil.engines.regression.source import open_source
+from frazil.engines.regression.source import Source
 from frazil.io.atomic import write_text_atomic
 from frazil.io.mrc_writer import write_volume
 from frazil.models.linear import LinearModel
@@ -46,31 +46,29 @@ def beside(path: Path) -> list[Path]:
 
 
 def write_regression(
-    run: Path,
-    epoch: int | None,
+    source: Source,
     points: NDArray[np.float32],
     origin: str,
     paths: list[Path],
     volume_settings: VolumeSettings,
     settings: RegressionSettings,
     say: Say,
+    many: bool,
 ) -> None:
     """Write the map at each point (T, Z), its half maps, FSC and facts, as they are found.
 
     Parameters
     ----------
-    run : run folder, or a store with `settings.latents`.
     origin : the flag that the points came from.
-    paths : NAME.mrc of each point; several in a folder get z_values.txt beside them.
+    paths : NAME.mrc of each point.
+    many : they are in a folder of their own, which gets z_values.txt.
 
     Raises
     ------
-    InputError, MissingFileError, CorruptDataError : the run cannot be used, or no particles are
-        near a point.
+    InputError : a point of another dimension, or without particles near it.
     BudgetError : memory or disk is too small.
     """
     memory = allowance(settings.memory)
-    source = open_source(run, epoch, settings)
     check_latent_points(points, source.latents.shape[1], origin)
     grid = TrainedGrid(source.box_px, source.pixel_size_ang, source.norm_scale)
     check_volume_settings(grid, volume_settings)
@@ -80,13 +78,13 @@ def write_regression(
     say(written.line())
     written.check()
     found = regress(source, points, around.sizes, memory, settings.max_threads, say)
-    if len(paths) > 1:
-        folder.mkdir(parents=True, exist_ok=True)
     for number, (one, path) in enumerate(zip(found, paths, strict=True)):
+        if many and not number:
+            folder.mkdir(parents=True, exist_ok=True)
         facts = describe(one, points[number], int(around.near[number]), around.sizes, grid)
         write_map(one, path, facts, grid, volume_settings)
         say(_line(path, facts))
-    if len(paths) > 1:
+    if many:
         write_z_values(folder / "z_values.txt", points)
 
 

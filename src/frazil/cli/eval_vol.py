@@ -7,9 +7,9 @@ RUN is a run folder (its last epoch, or --epoch N), or a weights.N.safetensors.
   frazil eval_vol 00_vae -o volumes/ --zfile 00_vae/analyze.20/kmeans20/centers.txt
   frazil eval_vol 00_pca -o maps/ --zfile points.txt --maps regression
 
-With --maps regression every NAME.mrc is a map of the particles near its point, of any engine. Beside
-it are NAME_half_a.mrc and NAME_half_b.mrc (of disjoint halves of the particles), NAME_fsc.txt and
-NAME.json. RUN is a run folder then, or a store with --latents.
+With --maps regression every NAME.mrc is a map of the particles near its point, of any engine.
+Beside it are NAME_half_a.mrc and NAME_half_b.mrc (of disjoint halves of the particles),
+NAME_fsc.txt and NAME.json. RUN is a run folder then, or a store with --latents.
 """
 
 import argparse
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from frazil.analysis.settings import VolumeSettings
     from frazil.engines.load import load_model
     from frazil.engines.regression.settings import RegressionSettings, check_unused
+    from frazil.engines.regression.source import open_source
 
     settings = read_settings(args, VolumeSettings)
     regression = read_settings(args, RegressionSettings)
@@ -61,7 +62,9 @@ def run(args: argparse.Namespace) -> None:
         if args.config is not None:
             raise InputError("-c: of use with --maps decoder only")
         paths = _paths(args, len(points), settings.first_index, beside)
-        write_regression(args.model, args.epoch, points, origin, paths, settings, regression, say)
+        source = open_source(args.model, args.epoch, regression)
+        many = args.out.suffix != ".mrc"
+        write_regression(source, points, origin, paths, settings, regression, say, many)
     else:
         check_unused(regression)
         model, config = load_model(args.model, args.epoch, args.config)

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.cryosparc import particles_from_cs
+from frazil.io.direct import bypass_cache, is_cached
 from frazil.io.mrc import MrcHeader, open_file, read_header, read_open_images
 from frazil.io.particles import ParticleTable
 from frazil.io.paths import resolve_path
@@ -76,13 +77,17 @@ def open_particles(path: Path, datadir: Path | None = None, *, poses: bool = Tru
     return table
 
 
-def open_images(table: ParticleTable, *, any_box: bool = False) -> "ImageSource":
+def open_images(
+    table: ParticleTable, *, any_box: bool = False, past_cache: bool = False
+) -> "ImageSource":
     """Return the images of a table, after checking every stack that it uses once.
 
     Parameters
     ----------
     table : particles; stacks that no row uses need not be there.
     any_box : accept a stack whose box is not the one that the metadata states.
+    past_cache : read each image once and leave nothing in the page cache, but for stacks that are
+        in it already.
 
     Raises
     ------
@@ -107,7 +112,7 @@ def open_images(table: ParticleTable, *, any_box: bool = False) -> "ImageSource"
             "correct the file, or give the stacks it was written for"
         )
     _check_indices(table, headers)
-    return ImageSource(table, headers, box_px, domain)
+    return ImageSource(table, headers, box_px, domain, past_cache)
 
 
 def _check_there(
@@ -205,6 +210,7 @@ class ImageSource:
         headers: dict[int, MrcHeader],
         box_px: int,
         domain: Domain,
+        past_cache: bool = False,
     ) -> None:
         self.box_px = box_px
         self.side_px = box_px + 1 if domain == "hartley" else box_px
@@ -214,7 +220,7 @@ class ImageSource:
         self._headers = headers
         self._source = np.array(table.rows["source"])
         self._index = np.array(table.rows["index"])
-        self._files = _OpenFiles(_MAX_OPEN_FILES)
+        self._files = _OpenFiles(_MAX_OPEN_FILES, past_cache)
 
     def __len__(self) -> int:
         return self.count
@@ -288,10 +294,13 @@ class ImageSource:
 
 
 class _OpenFiles:
-    """At most `limit` idle file descriptors, the least recently used closed first; thread-safe."""
+    """At most `limit` idle file descriptors, the least recently used closed first; thread-safe.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    With `past_cache` those of files that are not in the page cache are read past it.
+    """
+
+    def __init__(self, limit: int, past_cache: bool) -> None:
+        self._limit, self._past_cache = limit, past_cache
         self._lock = Lock()
         self._idle: OrderedDict[tuple[Path, int], int] = OrderedDict()
         self._token = 0
@@ -307,6 +316,8 @@ class _OpenFiles:
                 descriptor = open_file(path)
             except MissingFileError as error:
                 raise MissingFileError(f"{path}: {GONE}") from error
+            if self._past_cache and not is_cached(path):
+                bypass_cache(descriptor)
         try:
             yield descriptor
         finally:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
+from frazil.io.direct import advise, is_direct, read_at
 from frazil.io.mrc_writer import HEADER_BYTES, StackWriter, write_volume
 
 __all__ = [
@@ -241,7 +242,7 @@ def read_open_images(
         raise ValueError(f"out must be a contiguous float32 array of shape {shape}")
     runs = list(_runs(wanted, max(1, _CHUNK_BYTES // header.frame_bytes)))
     for number, (start, stop) in enumerate(runs):
-        if number + 1 < len(runs):
+        if number + 1 < len(runs) and not is_direct(descriptor):
             _advise(descriptor, header, int(wanted[runs[number + 1][0]]), runs[number + 1])
         _read_run(descriptor, header, int(wanted[start]), out[start:stop])
     return out
@@ -276,7 +277,7 @@ def _advise(descriptor: int, header: MrcHeader, first: int, run: tuple[int, int]
     """Tell the system that a run of images, beginning with image `first`, is wanted soon."""
     offset = header.data_offset + first * header.frame_bytes
     length = (run[1] - run[0]) * header.frame_bytes
-    os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+    advise(descriptor, offset, length, "POSIX_FADV_WILLNEED")
 
 
 def _read_run(descriptor: int, header: MrcHeader, first: int, out: NDArray[np.float32]) -> None:
@@ -302,17 +303,14 @@ def _copy_float16(raw: NDArray[np.float16], out: NDArray[np.float32]) -> None:
 
 
 def _fill(descriptor: int, offset: int, array: NDArray[Any], path: Path) -> None:
-    """Fill a contiguous array from the file, whatever the size of single reads."""
-    view = memoryview(array.reshape(-1).view(np.uint8).data)
-    done = 0
-    while done < len(view):
-        count = os.preadv(descriptor, [view[done:]], offset + done)
-        if count == 0:
-            raise CorruptDataError(
-                f"{path}: the file became shorter while it was read (at byte {offset + done}); "
-                "copy it again and give the same command"
-            )
-        done += count
+    """Fill a contiguous array from the file."""
+    wanted = array.reshape(-1).view(np.uint8)
+    got = read_at(descriptor, wanted, offset)
+    if got < len(wanted):
+        raise CorruptDataError(
+            f"{path}: the file became shorter while it was read (at byte {offset + got}); "
+            "copy it again and give the same command"
+        )
 
 
 def read_volume(path: Path) -> tuple[NDArray[np.float32], float]:

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from frazil.errors import InputError, MissingFileError
 from frazil.io.atomic import write_bytes_atomic
+from frazil.io.direct import drop_pages
 from frazil.store.budget import size_text
 from frazil.store.codec import NUMPY_TYPES
-from frazil.store.direct import drop_pages
 from frazil.store.manifest import MANIFEST_NAME
 from frazil.store.reader import ParticleStore
 from frazil.store.writer import file_checksum, shard_path

@@ -160,6 +160,6 @@ def _opened(address: JobAddress) -> PartJob:
         record.blob_sign,
         record.origin,
     )
-    prepared = PreparedImages.of(table, record.settings)
+    prepared = PreparedImages.of(table, record.settings, past_cache=True)
     scale = prepared.scale(np.asarray(record.reference))
     return PartJob(folder, prepared, scale, Parts.of(folder, record.plan, record.part_images))

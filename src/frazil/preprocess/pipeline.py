@@ -74,7 +74,8 @@ def pack(
     OutputExistsError, CorruptDataError, BudgetError, MissingFileError : see `StoreWriter`,
         `open_images`.
     """
-    prepared = PreparedImages.of(table, settings)
+    # Whoever watches may read the same files meanwhile.
+    prepared = PreparedImages.of(table, settings, past_cache=monitor is None)
     monitor = monitor or BarMonitor()
     packing = _Packing(prepared)
     with StoreWriter(out, packing.plan, settings.overwrite) as writer, one_torch_thread():

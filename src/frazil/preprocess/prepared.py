@@ -70,8 +70,10 @@ class PreparedImages:
     _of_thread: threading.local = field(default_factory=threading.local, repr=False)
 
     @classmethod
-    def of(cls, table: ParticleTable, settings: PackSettings) -> "PreparedImages":
-        """Return the images of a table; reads headers only.
+    def of(
+        cls, table: ParticleTable, settings: PackSettings, past_cache: bool = False
+    ) -> "PreparedImages":
+        """Return the images of a table; reads headers only. `past_cache` as in `open_images`.
 
         Raises
         ------
@@ -82,7 +84,7 @@ class PreparedImages:
         if not len(table):
             raise InputError(f"{table.origin}: no particles to pack")
         table = used_sources(table)
-        images = open_images(table)
+        images = open_images(table, past_cache=past_cache)
         box_px = settings.box_px or images.box_px
         check_box(box_px, images.box_px, "the images")
         if images.domain == "hartley" and box_px != images.box_px:

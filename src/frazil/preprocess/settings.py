@@ -72,7 +72,7 @@ class PackSettings(ImageSettings, frozen=True, kw_only=True):
     )
     max_threads: Annotated[
         int, option("--max-threads", metavar="N", help="threads that read and transform", ge=1)
-    ] = min(16, os.cpu_count() or 1)
+    ] = min(16, (os.cpu_count() or 1) + 1)  # while one waits for the disk
     memory: Annotated[
         str | None,
         option(

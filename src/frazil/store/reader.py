@@ -17,9 +17,9 @@ from torch import Tensor
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.geometry.packing import HalfDisc, half_disc
+from frazil.io.direct import is_cached, read_past_cache, read_through_cache
 from frazil.io.particles import ParticleTable
 from frazil.store.codec import NUMPY_TYPES, Codec
-from frazil.store.direct import is_cached, read_past_cache, read_through_cache
 from frazil.store.manifest import Manifest, read_manifest
 from frazil.store.records import empty_codes
 from frazil.store.writer import block_checksums, file_checksum, shard_path

@@ -5,10 +5,12 @@ Owns: spectral signal-to-noise from half maps, the ridge of the M-step. Does not
 
 The prior of a Fourier coefficient of the mean is N(0, tau^2) with tau^2 = SSNR / w, where SSNR is
 that of a half map inside the mask and 1/w is the noise variance of that map. Component k has
-tau^2 times its power relative to that of the mean at low resolution.
+tau^2 times its power relative to that of the mean at low resolution. Once there are components at
+all resolutions from both half sets, their own FSC takes the place of that.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -61,6 +63,25 @@ def ridges(mean: NDArray[np.float64], power_ratio: NDArray[np.float64]) -> NDArr
     power_ratio : (K,) power of each component relative to the mean's.
     """
     return np.concatenate([mean[None], mean / power_ratio[:, None]])
+
+
+def measured_ridges(
+    ridge: NDArray[np.float64], weight: NDArray[np.float64], curves: list[list[float]], low: int
+) -> NDArray[np.float64]:
+    """Return (L, S) prior precisions; beyond a shell, of components from the half sets' FSC.
+
+    Parameters
+    ----------
+    ridge : (L, S) of `ridges`, which is kept up to shell `low`.
+    weight : (S,) mean weight of the voxels of one half set; latents are N(0, 1), so components
+        have that of the mean.
+    curves : FSC of each component between the half sets, aligned, at shells 0 to the present box's.
+    """
+    ratios = np.stack([signal_to_noise(torch.tensor(curve)) for curve in curves])
+    found = ridge[:, : ratios.shape[1]].copy()
+    beyond = slice(low + 1, ratios.shape[1])
+    found[1:, beyond] = np.maximum(weight[beyond], 1e-30) / ratios[:, beyond]
+    return found
 
 
 def power_ratios(a: Tensor, b: Tensor, geometry: Geometry) -> NDArray[np.float64]:

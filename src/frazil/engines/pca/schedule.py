@@ -9,7 +9,8 @@ own: a pass (`streaming`), the steps' formulas (`sums`, `axes`, `prior`, `mask`)
    common power, relative to the mean's, sets the components' prior. The mask is made here.
 3. march: still apart, once at each of a row of growing resolutions, inside the mask.
 4. joint: the half sets' volumes are averaged after alignment, and one pass over all particles
-   with them is the last M-step.
+   with them is the last M-step. Beyond the low resolution, where a component has seen few steps,
+   its prior is what its FSC between the half sets supports.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from frazil.engines.pca import axes, prior
@@ -142,7 +144,7 @@ def advance(
         if state.step == CONSENSUS_PASSES - 1:
             _close_consensus(state, plan, geometry, weight)
     else:
-        ridge = prior.ridges(state.mean_ridge, state.power_ratio)
+        ridge = _ridge(state, plan, step)
         mask = working_mask(state, plan, step)
         models = []
         for part, model, one in zip(sums, state.models, found, strict=True):
@@ -153,6 +155,15 @@ def advance(
     state.step += 1
     if step.kind == "low" and state.step == CONSENSUS_PASSES + plan.low_iterations:
         _close_low(state, plan, geometry)
+
+
+def _ridge(state: State, plan: Plan, step: Step) -> NDArray[np.float64]:
+    """Return (L, S) the prior precision of a pass."""
+    ridge = prior.ridges(state.mean_ridge, state.power_ratio)
+    if step.kind != "joint":
+        return ridge
+    curves = state.facts["fsc_components"]
+    return prior.measured_ridges(ridge, state.consensus_weight, curves, plan.low_radius)
 
 
 def working_mask(state: State, plan: Plan, step: Step) -> Tensor:

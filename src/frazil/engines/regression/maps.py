@@ -18,7 +18,7 @@ from torch import Tensor
 
 from frazil.engines.backproject import interpolation_response
 from frazil.engines.pca import prior
-from frazil.engines.pca.grids import Geometry, finished_maps
+from frazil.engines.pca.grids import Geometry, finished_maps, to_half_grids, to_real_space
 from frazil.engines.pca.sums import VoxelSums
 from frazil.engines.regression import shrinkage
 from frazil.engines.regression.shrinkage import Balls, Grid
@@ -78,8 +78,14 @@ def consensus(
 
 
 def corrected(grid: Grid, geometry: Geometry) -> Tensor:
-    """Return the map (D, D, D) of an estimate (V,), free of the fall-off of insertion."""
-    return shrinkage.to_volume(grid, geometry) / interpolation_response(geometry.box_px)
+    """Return the map (D, D, D) of an estimate (V,), free of the fall-off of insertion.
+
+    The correction in real space leaks to k = 0 and beyond |k| = D/2, where there are no data; that
+    is cut off.
+    """
+    volume = shrinkage.to_volume(grid, geometry) / interpolation_response(geometry.box_px)
+    volume = volume - volume.mean()
+    return to_real_space(to_half_grids(volume[None], geometry))[0]
 
 
 def model_map(grids: Tensor, point: NDArray[np.floating], geometry: Geometry) -> Tensor:

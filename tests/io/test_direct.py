@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from frazil.errors import CorruptDataError, MissingFileError
-from frazil.store import direct
-from frazil.store.direct import is_cached, read_past_cache, read_through_cache
+from frazil.io import direct
+from frazil.io.direct import is_cached, read_past_cache, read_through_cache
 from frazil.store.reader import ShardFile
 
 SIZE = 3 * direct.PIECE_BYTES // 2 + 1234
@@ -28,20 +29,24 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def forget(path: Path) -> None:
-    """Drop a file from the page cache."""
+    """Drop a file from the page cache; pages that were just written stay for a moment."""
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    for _ in range(100):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if not is_cached(path):
+            break
+        time.sleep(0.05)
     os.close(descriptor)
 
 
 def without_direct_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a file system of a kind that refuses them."""
 
-    def refused(descriptor: int) -> None:
+    def refused(*_: object) -> int:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(direct, "_bypass_cache", refused)
+    monkeypatch.setattr(direct, "_read_aligned", refused)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -65,8 +70,10 @@ def test_any_piece_of_a_file_is_that_piece(
 def test_direct_reads_are_made_here(file: Path) -> None:
     descriptor = os.open(file, os.O_RDONLY)
     try:
+        assert not direct.is_direct(descriptor)
+        direct.bypass_cache(descriptor)
         out = np.zeros(100, np.uint8)
-        assert direct._read_aligned(descriptor, out, 5000) == 100
+        assert direct.read_at(descriptor, out, 5000) == 100 and direct.is_direct(descriptor)
     finally:
         os.close(descriptor)
 

@@ -1,16 +1,18 @@
 """Reading past the page cache: a pass over files larger than memory leaves nothing behind.
 
 Owns: aligned requests into a buffer per thread, and whether the page cache is the shorter way. Does
-not own: what is read (`frazil.store.reader`).
+not own: what is read (`mrc`, `frazil.store.reader`).
 
 The buffer lies in huge pages. In ordinary ones a request is cut into hundreds of pieces of 4 kB,
 which costs half of a fast disk's rate (benchmarks/results/2026-11-24-large-store.md).
 """
 
+import fcntl
 import mmap
 import os
 import random
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +32,11 @@ def read_past_cache(path: Path, out: np.ndarray, position: int) -> int:
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        try:
-            return _read_aligned(descriptor, out, position)
-        except OSError:  # EINVAL: not on this file system. A broken disk fails below once more.
-            _advise(descriptor, 0, 0, "POSIX_FADV_RANDOM")  # nobody would drop what is read ahead
-            got = _read(descriptor, out, position)
+        bypass_cache(descriptor)
+        got = read_at(descriptor, out, position)
+        if not is_direct(descriptor):
             drop_pages(descriptor, position, position + got)
-            return got
+        return got
     finally:
         os.close(descriptor)
 
@@ -45,9 +45,38 @@ def read_through_cache(path: Path, out: np.ndarray, position: int) -> int:
     """Fill (n,) uint8 with the bytes of a file from a position; return how many there were."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return _read(descriptor, out, position)
+        return read_at(descriptor, out, position)
     finally:
         os.close(descriptor)
+
+
+def read_at(descriptor: int, out: np.ndarray, position: int) -> int:
+    """Fill (n,) uint8 from an open file, whatever the size of single reads; return the bytes got.
+
+    Past the page cache after `bypass_cache`, if the file system still agrees.
+    """
+    if is_direct(descriptor):
+        try:
+            return _read_aligned(descriptor, out, position)
+        except OSError:  # EINVAL: not on this file system. A broken disk fails below once more.
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)
+            advise(descriptor, 0, 0, "POSIX_FADV_RANDOM")  # nobody would drop what is read ahead
+    done = 0
+    while done < len(out) and (got := os.preadv(descriptor, [out[done:].data], position + done)):
+        done += got
+    return done
+
+
+def bypass_cache(descriptor: int) -> None:
+    """Let an open file be read past the page cache, where that can be."""
+    if hasattr(os, "O_DIRECT"):
+        with suppress(OSError):  # EINVAL: not on this file system
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
+
+
+def is_direct(descriptor: int) -> bool:
+    """Return whether an open file is read past the page cache."""
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & getattr(os, "O_DIRECT", 0))
 
 
 def is_cached(path: Path) -> bool:
@@ -56,7 +85,7 @@ def is_cached(path: Path) -> bool:
         return False
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        _advise(descriptor, 0, 0, "POSIX_FADV_RANDOM")  # else asking reads what lies behind
+        advise(descriptor, 0, 0, "POSIX_FADV_RANDOM")  # else asking reads what lies behind
         size, byte = os.fstat(descriptor).st_size, bytearray(1)
         for _ in range(_PROBES):
             if not os.preadv(descriptor, [byte], random.randrange(max(1, size)), os.RWF_NOWAIT):
@@ -72,19 +101,13 @@ def drop_pages(descriptor: int, start: int, stop: int) -> None:
     """Drop bytes [start, stop) of a file from the page cache, with the pages at both ends."""
     start -= start % _ALIGNMENT_BYTES
     stop += -stop % _ALIGNMENT_BYTES
-    _advise(descriptor, start, stop - start, "POSIX_FADV_DONTNEED")
+    advise(descriptor, start, stop - start, "POSIX_FADV_DONTNEED")
 
 
-def _advise(descriptor: int, start: int, length: int, advice: str) -> None:
+def advise(descriptor: int, start: int, length: int, advice: str) -> None:
+    """Tell the system what becomes of bytes of a file, where it listens; length 0 is to the end."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, start, length, getattr(os, advice))
-
-
-def _read(descriptor: int, out: np.ndarray, position: int) -> int:
-    done = 0
-    while done < len(out) and (got := os.preadv(descriptor, [out[done:].data], position + done)):
-        done += got
-    return done
 
 
 def _read_aligned(descriptor: int, out: np.ndarray, position: int) -> int:
@@ -92,9 +115,8 @@ def _read_aligned(descriptor: int, out: np.ndarray, position: int) -> int:
 
     Raises
     ------
-    OSError : the file system reads through its cache only.
+    OSError : the file system takes no such reads after all.
     """
-    _bypass_cache(descriptor)
     buffer, done = _buffer(), 0
     while done < len(out):
         lead = (position + done) % _ALIGNMENT_BYTES
@@ -106,14 +128,6 @@ def _read_aligned(descriptor: int, out: np.ndarray, position: int) -> int:
         np.copyto(out[done : done + wanted], buffer[lead : lead + wanted])
         done += wanted
     return done
-
-
-def _bypass_cache(descriptor: int) -> None:
-    if not hasattr(os, "O_DIRECT"):
-        raise OSError("no direct reads on this system")
-    import fcntl  # not on every system
-
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
 
 
 def _buffer() -> np.ndarray:
