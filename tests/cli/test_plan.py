@@ -1,6 +1,7 @@
 """`frazil plan`: its figures are those of real stores, and what cannot fit exits with code 2."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from frazil.engines.pca.grids import Geometry
 from frazil.engines.pca.memory import needs
 from frazil.engines.pca.schedule import Plan as FitPlan
 from frazil.engines.pca.settings import ModelSettings
+from frazil.engines.pca.work import expectation_work, maximisation_work, sent_bytes
 from frazil.engines.vae.measure import training_rate
+from frazil.geometry.packing import half_disc
 from frazil.io.images import ImageSource
 from frazil.preprocess import measure, plan
 from frazil.store.reader import ParticleStore
@@ -106,11 +109,17 @@ def test_a_fit_of_components_is_measured_and_refused_where_its_sums_do_not_fit(
     assert found["fit_passes"] == len(FitPlan.of(32, ModelSettings(zdim=2)).steps(16))
     assert found["fit_time_s"] > found["embedding_time_s"] > 0
     assert "training_epoch_time_s" not in found
+    work = found["image_on_a_GPU"]
+    coefficients = len(half_disc(32))
+    assert work["expectation"] == asdict(expectation_work(3, coefficients))
+    assert work["maximisation"] == asdict(maximisation_work(3, coefficients))
+    assert work["sent_bytes"] == sent_bytes(coefficients)
     store = str(make_store(tmp_path, 100, 32).path)
     small = ["plan", store, "--engine", "pca", "--zdim", "8", "--memory", "40M"]
     assert main(small) == 2
     assert "the sums and volumes of this fit take" in capsys.readouterr().err
     assert main(small[:-2]) == 0
+    assert "image on a GPU" in capsys.readouterr().out
 
 
 def test_people_get_lines_that_say_what_was_measured(

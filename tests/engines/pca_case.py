@@ -35,7 +35,7 @@ class Case:
                 whole.coefficients[part],
                 whole.rotations[part],
                 whole.shifts_px[part],
-                whole.ctf_parameters[part],
+                None if whole.ctf_parameters is None else whole.ctf_parameters[part],
             )
 
     def fit(self, models: list[Tensor], model_of_row: np.ndarray | None = None) -> Fit:

@@ -10,7 +10,7 @@ that is timed and thrown away.
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from frazil.engines.pca.measure import fit_time
 from frazil.engines.pca.memory import Needs, check_budget, needs
 from frazil.engines.pca.schedule import Plan as FitPlan
 from frazil.engines.pca.settings import ModelSettings
+from frazil.engines.pca.work import expectation_work, maximisation_work, sent_bytes, work_line
 from frazil.engines.vae.device import choose_device
 from frazil.engines.vae.measure import training_rate
 from frazil.errors import BudgetError, InputError
@@ -159,6 +160,7 @@ class _Loading:
             return
         if asked.engine == "pca":
             self._add_fit(facts, asked.zdim, loading_s)
+            self._add_work(facts, asked)
             return
         rate, device = training_rate(
             asked.model_config(asked.zdim), self.box_px, asked.batch_size, asked.device
@@ -194,6 +196,19 @@ class _Loading:
         ):
             limits = {"one thread": self.particles * seconds, "the loader": passes * loading_s}
             _add_time(facts, label, limits)
+
+    def _add_work(self, facts: Facts, asked: PlanSettings) -> None:
+        """Add what an image of train_pca costs a GPU at the full box."""
+        volumes, coefficients = (asked.zdim or 0) + 1, len(half_disc(self.box_px))
+        code_bytes = np.dtype(self.precision).itemsize
+        work = {
+            "sent_bytes": sent_bytes(coefficients, code_bytes),
+            "expectation": asdict(expectation_work(volumes, coefficients)),
+            "maximisation": asdict(maximisation_work(volumes, coefficients)),
+        }
+        facts.add("image on a GPU", work_line(volumes, coefficients, code_bytes), work)
+        if choose_device(asked.device).type == "cuda":
+            facts.notes.append("the times of a fit are those of the processor: no GPU was measured")
 
 
 def _add_packing(facts: Facts, plan: PackPlan) -> None:
