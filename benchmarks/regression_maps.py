@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pca_recovery import auc, command, prepare
 from torch import Tensor
 
 from frazil.engines.backproject import assign_halves
@@ -35,7 +36,6 @@ from frazil.engines.regression.streaming import Base, Task, run_pass
 from frazil.io.mrc import read_volume
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.metrics.fsc import fsc
-from pca_recovery import auc, command, prepare
 
 GROUP = 20
 

@@ -21,9 +21,7 @@ def test_the_counts_of_a_tiny_box_are_those_by_hand():
     # Three numbers per voxel: 1 weight, 2 right-hand sides. Products: 2 rows, 2 x 2 numbers, and 4
     # for the residual; 3 factors; 8 x 3 multiply-adds.
     # Bytes: 4 numbers six times; 2 read and 3 written; 8 times 5 x 3.
-    assert maximisation_work(1, count) == Work(
-        6 * (16 + 8 + 3 + 48), 6 * (96 + 4 * 5 + 4 * 8 * 15)
-    )
+    assert maximisation_work(1, count) == Work(6 * (16 + 8 + 3 + 48), 6 * (96 + 4 * 5 + 4 * 8 * 15))
     # Codes; scale, rotation, shift and CTF.
     assert sent_bytes(count) == 12 + 4 + 36 + 8 + 32
     assert sent_bytes(count, 2) - sent_bytes(count) == 12
@@ -36,9 +34,7 @@ def test_the_matrix_products_are_those_that_are_run():
         worker.work(case.everything, torch.arange(5))
     per_coefficient = 2 * 2 * 4**2
     wide = [
-        flops
-        for name, flops in counter.get_flop_counts()["Global"].items()
-        if "bmm" in str(name)
+        flops for name, flops in counter.get_flop_counts()["Global"].items() if "bmm" in str(name)
     ]
     # Gram matrix and right-hand sides; the posterior's own products are small.
     wanted = 2 * 5 * len(case.geometry.disc) * per_coefficient
