@@ -64,6 +64,6 @@ def work_line(volumes: int, coefficients: int, code_bytes: int = 1) -> str:
     e, m = expectation_work(volumes, coefficients), maximisation_work(volumes, coefficients)
     return (
         f"{sent_bytes(coefficients, code_bytes) / 1e3:.1f} kB sent; E-step "
-        f"{e.operations / 1e6:.1f} million operations and {e.moved_bytes / 1e6:.1f} MB moved, M-step "
-        f"{m.operations / 1e6:.1f} million and {m.moved_bytes / 1e6:.1f} MB"
+        f"{e.operations / 1e6:.1f} million operations and {e.moved_bytes / 1e6:.1f} MB moved, "
+        f"M-step {m.operations / 1e6:.1f} million and {m.moved_bytes / 1e6:.1f} MB"
     )
