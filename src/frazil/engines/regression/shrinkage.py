@@ -28,6 +28,8 @@ Grid = NDArray[np.complex64]
 SMOOTHING = 4
 # Part of the mean weight of a shell that regularises the mean of a half set.
 MEAN_RIDGE = 0.02
+# An agreement of this many deviations of chance, or less, is taken for noise.
+CHANCE_DEVIATIONS = 2.0
 LARGEST_SHARE = 0.9999
 
 
@@ -105,8 +107,24 @@ def choose(balls: Balls, mask: Tensor, geometry: Geometry) -> Choice:
     gain = np.clip(agree, 0, None) / np.maximum(power, 1e-300)
     score = gain * agree
     ball = score.argmax(0)
-    share = gain[ball, np.arange(shells)] / 2  # x with R = A is half of b / A
+    best = np.arange(shells)
+    # x with R = A is half of b / A.
+    share = gain[ball, best] / 2 * beyond_chance(score[ball, best])
     return Choice(ball, np.clip(share, 0, LARGEST_SHARE))
+
+
+def beyond_chance(score: Array) -> Array:
+    """Return (S,) the part of an agreement that is not what noise gives by chance, 0 to 1.
+
+    Parameters
+    ----------
+    score : (S,) agree^2 / power, both smoothed. For noise, where b0 has the variance A0, agree^2
+        is on average the power in one direction of prediction. The two directions are nearly the
+        same number, so theirs is twice that; smoothing with weights t lowers it by sum t^2.
+    """
+    weights = triangle()
+    chance = 2 * (weights**2).sum()
+    return np.clip(1 - CHANCE_DEVIATIONS**2 * chance / np.maximum(score, 1e-300), 0, 1)
 
 
 def of_both(balls: Balls, choice: Choice, geometry: Geometry) -> Grid:
@@ -164,7 +182,12 @@ def shell_sums(values: NDArray[np.floating], geometry: Geometry) -> Array:
 
 def smoothed(curves: Array) -> Array:
     """Return curves (J, S) averaged over neighbouring shells with a triangle."""
-    weights = np.arange(1, SMOOTHING + 2, dtype=np.float64)
-    weights = np.concatenate([weights, weights[-2::-1]])
     padded = np.pad(curves, ((0, 0), (SMOOTHING, SMOOTHING)))
-    return np.stack([np.convolve(curve, weights / weights.sum(), "valid") for curve in padded])
+    return np.stack([np.convolve(curve, triangle(), "valid") for curve in padded])
+
+
+def triangle() -> Array:
+    """Return the weights of a smoothed figure's shells; their sum is 1."""
+    rising = np.arange(1, SMOOTHING + 2, dtype=np.float64)
+    weights = np.concatenate([rising, rising[-2::-1]])
+    return weights / weights.sum()
