@@ -10,7 +10,9 @@ import torch
 from frazil.analysis.volumes import TrainedGrid, evaluate_volume
 from frazil.cli.main import main
 from frazil.engines.load import load_model
+from frazil.engines.plan import image_operations
 from frazil.engines.vae import loop
+from frazil.engines.vae.measure import training_rate
 from frazil.engines.vae.settings import VaeSettings
 from frazil.engines.vae.state import Training
 from frazil.engines.vae.step import batch_losses, centred_images, training_step
@@ -22,7 +24,9 @@ from frazil.geometry.packing import half_disc
 from frazil.geometry.rotations import random_rotations, slice_coordinates
 from frazil.geometry.slicing import extract, extract_many, half_grid_from_volume, insert
 from frazil.models.basis import GridVolumes
+from frazil.models.config import ModelConfig
 from frazil.models.losses import reconstruction_error
+from frazil.models.vae import VAE
 from frazil.runs.checkpoint import load_checkpoint
 from frazil.runs.folder import Run
 from tests.engines.vae_case import begin, make_settings
@@ -237,3 +241,15 @@ def test_steps_of_the_volumes_lower_the_loss(made: Path, tmp_path: Path) -> None
         losses.append(float(batch_losses(model, batch, None).error.mean()))
     assert (np.diff(losses) < 0).all()
     assert not torch.equal(before, model.decoder.basis.lanes)
+
+
+@pytest.mark.parametrize("decoder", ["basis", "mlp"])
+def test_the_time_of_a_step_can_be_measured(made: Path, decoder: str) -> None:
+    config = settings_of(made, decoder=decoder).model_config()
+    rate, _ = training_rate(config, BOX_PX, 4, "cpu", 0.0)
+    assert rate > 0
+    model = VAE(config, half_disc(BOX_PX), torch.Generator())
+    plain = VAE(ModelConfig(zdim=2, enc_dim=12, dec_dim=12), half_disc(BOX_PX), torch.Generator())
+    assert image_operations(model) > 0
+    if decoder == "basis":
+        assert image_operations(model) < image_operations(plain)

@@ -18,6 +18,7 @@ from frazil.geometry.packing import half_disc
 from frazil.geometry.slicing import half_grid_shape
 from frazil.loader.plan import LoadingPlan, duration_text, loader_size
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
+from frazil.models.basis import BasisDecoder
 from frazil.models.vae import VAE
 from frazil.runs.folder import Run, is_run
 from frazil.store.budget import Allowance, DiskNeed, allowance, memory_flag, size_text
@@ -28,6 +29,8 @@ LONG_RUN_OPERATIONS = 1e15
 # Measured at 256 and 384 px: 136 and 172 bytes at the peak per point of the half grid for 1 and 2
 # half sets, of which the sums are 12 per half set.
 _MAP_BYTES, _HALF_SET_BYTES = 100, 36
+# Voxels that a coefficient is interpolated from.
+_NEIGHBOURS = 8
 # Coefficients of a part of a batch with their eight neighbours, and what torch loads on first use.
 _INSERTION_BYTES = 96 << 20
 
@@ -47,7 +50,7 @@ def training_plan(loader: ParticleLoader, settings: VaeSettings, out: Path) -> I
     plan = LoadingPlan.of(loader, allowance(data.memory))
     model = VAE(settings.model_config(), loader.disc, torch.Generator().manual_seed(0))
     weights = sum(parameter.numel() for parameter in model.parameters())
-    decoder = sum(parameter.numel() for parameter in model.decoder.parameters())
+    operations = image_operations(model)
     del model
     yield plan.reading_line()
     yield plan.memory_line()
@@ -60,9 +63,20 @@ def training_plan(loader: ParticleLoader, settings: VaeSettings, out: Path) -> I
     yield written.line()
     plan.check()
     written.check()
-    operations = 6 * (weights - decoder + decoder * len(loader.disc))
     if operations * loader.row_count * training.epochs > LONG_RUN_OPERATIONS:
         yield _training_time(loader, settings)
+
+
+def image_operations(model: VAE) -> int:
+    """Return the operations of a training step per image: forward, and twice as many backward."""
+    grids = 0 if model.grids is None else model.grids.lanes.shape[1]
+    trained = sum(parameter.numel() for parameter in model.parameters())
+    if isinstance(model.decoder, BasisDecoder):
+        networks = trained - model.decoder.basis.lanes.numel()
+    else:
+        decoder = sum(parameter.numel() for parameter in model.decoder.parameters())
+        networks = trained - decoder + decoder * len(model.disc)
+    return 6 * (networks + _NEIGHBOURS * grids * len(model.disc))
 
 
 def backprojection_plan(loader: ParticleLoader, halves: int, memory: Allowance) -> Iterator[str]:

@@ -13,6 +13,7 @@ from frazil.geometry.packing import half_disc
 from frazil.geometry.rotations import random_rotations
 from frazil.loader.batches import ParticleBatch
 from frazil.models.config import ModelConfig
+from frazil.models.posterior import PosteriorEncoder
 from frazil.models.vae import VAE
 
 MIN_STEPS = 3
@@ -35,6 +36,9 @@ def training_rate(
     """
     device = choose_device(device_name)
     model = VAE(config, half_disc(box_px), torch.Generator().manual_seed(0)).to(device)
+    if isinstance(model.encoder, PosteriorEncoder):
+        unknown = torch.zeros(batch_size, config.init_components)
+        model.encoder.give(torch.arange(batch_size), unknown, unknown)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     generator = torch.Generator(device=device).manual_seed(0)
     batch = random_batch(box_px, batch_size).to(device)
