@@ -1,5 +1,7 @@
 """The counted work of an image is that of a count by hand, and of the operations that are run."""
 
+from pathlib import Path
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,3 +41,14 @@ def test_the_matrix_products_are_those_that_are_run():
     # Gram matrix and right-hand sides; the posterior's own products are small.
     wanted = 2 * 5 * len(case.geometry.disc) * per_coefficient
     assert wanted <= sum(wide) < 1.02 * wanted
+
+
+def test_the_table_of_the_docs_is_what_is_counted():
+    text = (Path(__file__).parents[2] / "docs" / "pca.md").read_text(encoding="utf-8")
+    for box_px in (64, 128, 256):
+        count = len(half_disc(box_px))
+        cells = [f"{box_px} px", f"{sent_bytes(count) / 1e3:.1f} kB"]
+        for work in (expectation_work(9, count), maximisation_work(9, count)):
+            cells.append(f"{work.operations / 1e6:.1f} million")
+            cells.append(f"{work.moved_bytes / 1e6:.1f} MB")
+        assert f"| {' | '.join(cells)} |" in text

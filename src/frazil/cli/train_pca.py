@@ -1,7 +1,7 @@
 """Fit mean and principal volumes of particles with known poses, and the latent of each particle.
 
-Probabilistic PCA by expectation-maximisation: minutes, without a GPU. The same command in the same
-folder goes on after the last pass that was saved (every half minute).
+Probabilistic PCA by expectation-maximisation: minutes, without a GPU or on one. The same command in
+the same folder goes on after the last pass that was saved (every half minute).
 
 Written into the run folder: mean.mrc, component_K.mrc, half_map_a.mrc, half_map_b.mrc, mask.mrc,
 z.npy, precisions.npy, fsc.png, eigenvalues.png, reliability.txt and .json. `frazil analyze` and
