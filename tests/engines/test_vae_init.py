@@ -234,11 +234,11 @@ def test_steps_of_the_volumes_lower_the_loss(made: Path, tmp_path: Path) -> None
     batch, model = first_batch(training), training.model
     with torch.no_grad():
         model.decoder.basis.lanes *= 0.3
-    losses = [float(batch_losses(model, batch, None).error.mean())]
+    losses = [float(batch_losses(model, batch, None).error.detach().mean())]
     before = model.decoder.basis.lanes.detach().clone()
     for _ in range(6):
         training_step(model, training.optimiser, batch, 0.0, training.generator)
-        losses.append(float(batch_losses(model, batch, None).error.mean()))
+        losses.append(float(batch_losses(model, batch, None).error.detach().mean()))
     assert (np.diff(losses) < 0).all()
     assert not torch.equal(before, model.decoder.basis.lanes)
 
