@@ -1,7 +1,8 @@
 """Are maps by regression nearer to the truth than the model's, and than other maps of the images?
 
-Simulates images of a full circle of a hinge, runs train_pca, and asks for maps at the mean latents of the hundredth
-of the particles whose true angle is nearest to each of 60 true conformations. Prints JSON lines:
+Simulates images of a full circle of a hinge, runs train_pca, and asks for maps at the mean latents
+of the hundredth of the particles whose true angle is nearest to each of 60 true conformations.
+Prints JSON lines:
 
 - cost: CPU seconds and largest memory of `eval_vol --maps regression` as a process of its own;
 - volumes: the mean over conformations of the FSC with the true volume, averaged over shells 1 to
