@@ -1,8 +1,8 @@
 """Are maps by regression nearer to the truth than the model's, and than other maps of the images?
 
-Takes the folder of `pca_recovery.py` (which is made when it is not there: simulated images of a
-full circle of a hinge, a run of train_pca), and asks for maps at the mean latents of the hundredth
-of the particles whose true angle is nearest to each of 60 true conformations. Prints JSON lines:
+Simulates images of a full circle of a hinge, runs train_pca, and asks for maps at the mean latents
+of the hundredth of the particles whose true angle is nearest to each of 60 true conformations.
+Prints JSON lines:
 
 - cost: CPU seconds and largest memory of `eval_vol --maps regression` as a process of its own;
 - volumes: the mean over conformations of the FSC with the true volume, averaged over shells 1 to
@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pca_recovery import auc, command, prepare
 from torch import Tensor
 
 from frazil.engines.backproject import assign_halves
@@ -36,8 +35,15 @@ from frazil.engines.regression.streaming import Base, Task, run_pass
 from frazil.io.mrc import read_volume
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.metrics.fsc import fsc
+from simulated_sets import SETS, command, prepare, trained
 
 GROUP = 20
+
+
+def auc(volumes: Tensor, true: Tensor) -> float:
+    """Return the mean FSC over shells 1 to D/2 - 1 and over pairs of volumes."""
+    curves = [fsc(a, b)[1 : a.shape[-1] // 2] for a, b in zip(volumes, true, strict=True)]
+    return round(float(torch.stack(curves).mean()), 4)
 
 
 def true_volumes(out: Path) -> tuple[np.ndarray, Tensor]:
@@ -96,12 +102,13 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=None, help="width of the Gaussians, A")
     parser.add_argument("--zdim", type=int, default=7)
     args = parser.parse_args()
-    args.motion, args.swing = "hinge", 360.0
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
-    prepare(out, args)
-    if not (out / "run" / "reliability.json").exists():
-        command(out, f"train_pca set.frz --zdim {args.zdim} -o run --overwrite")
+    structure = f" --structure {args.structure}" if args.structure else ""
+    sigma = f" --sigma {args.sigma}" if args.sigma else ""
+    motion = SETS["igg-1d"].flags
+    prepare(out, f"-n {args.images} -D {args.box} --snr {args.snr} {motion}{structure}{sigma}")
+    trained(out, f"--zdim {args.zdim}")
     source = open_source(out / "run", None, RegressionSettings())
     wanted, true = true_volumes(out)
     truth = np.load(out / "set" / "truth" / "conformations.npy")
