@@ -28,7 +28,8 @@ from frazil.loader.batches import ParticleBatch
 # What the images that are worked on together may take, all intermediates included.
 CHUNK_BYTES = 1 << 30
 # Bytes per coefficient of CTF, shift, coordinates, and of indices and weights of neighbours (while
-# these are gathered).
+# these are gathered). At K = 0 to 20 the peak on the processor, by torch's profiler, is 50 to 84 %
+# of a chunk's bytes; the rest is for the copies that embedding_bag makes on a GPU.
 _PLACE_BYTES = 480
 
 
@@ -76,7 +77,6 @@ class DeviceWorker:
         )
         self.geometry = replace(geometry, disc=disc)
         self.lanes = torch.from_numpy(to_lanes(share.grids)).view(-1, 2 * volumes).to(device)
-
         voxels, lanes = len(geometry.voxel_shell), lane_count(volumes)
         self.recent = torch.zeros(voxels, lanes, device=device) if share.maximise else None
         self.recent_images = 0
