@@ -194,7 +194,7 @@ def test_latents_are_those_of_the_last_weights_in_the_order_of_the_rows(
     found = run.latents(2)
     assert found.shape == (5, 2)
     for batch in training.loader.in_order():
-        mu, _ = latents(model, *centred_images(model, batch))
+        mu, _ = latents(model, batch.rows, *centred_images(model, batch))
         for row, value in zip(batch.rows.tolist(), mu.detach().numpy(), strict=True):
             np.testing.assert_allclose(found[chosen.tolist().index(row)], value, rtol=1e-5)
     mu, logvar = read_all_pickles(run.latents_path(2, "pkl"))
