@@ -123,7 +123,7 @@ class SimulateSettings(Settings, frozen=True, kw_only=True):
         tuple[float, ...],
         option(
             "--group-noise",
-            help="relative deviation of the noise of each optics group (default: one group)",
+            help="relative deviation of the noise of each optics group; one number: one group",
             gt=0,
         ),
     ] = ()
