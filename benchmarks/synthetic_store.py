@@ -22,11 +22,12 @@ from frazil.io.images import open_particles
 from frazil.preprocess.pipeline import pack
 from frazil.preprocess.settings import PackSettings
 from frazil.store.budget import free_disk_bytes, size_text
+from frazil.store.checksums import block_checksums, file_checksum
 from frazil.store.codec import STEPS_PER_SIGMA
 from frazil.store.manifest import Manifest, write_manifest
 from frazil.store.reader import ParticleStore
 from frazil.store.sizes import record_bytes
-from frazil.store.writer import block_checksums, file_checksum, image_places, shard_path
+from frazil.store.writer import image_places, shard_path
 from preprocess_vs_cryodrgn import make_stack
 
 _SMALL = 128

@@ -70,6 +70,19 @@ def test_a_finished_run_is_refused_and_overwrite_begins_anew(made, tmp_path, cap
     assert main([*command, "--overwrite"]) == 0
 
 
+def test_overwrite_leaves_nothing_of_the_former_run_that_the_new_one_does_not_write(made, tmp_path):
+    store, run = str(made / "run" / "particles.frz"), tmp_path / "run"
+    former = ["--zdim", "3", "--contrast", "--mixture", "2"]
+    assert main(["train_pca", store, *FIT, *former, "-o", str(run)]) == 0
+    only_former = [run / name for name in ("component_3.mrc", "contrast.npy", "mixture.npz")]
+    assert all(path.is_file() for path in only_former)
+    (run / "mine.txt").write_text("kept")
+    assert main(["train_pca", store, *FIT, "-o", str(run), "--overwrite"]) == 0
+    assert not any(path.exists() for path in only_former)
+    assert (run / "mine.txt").read_text() == "kept"
+    assert main(["analyze", str(run), "--ksample", "2", "--pc", "1"]) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

@@ -19,7 +19,7 @@ from frazil.engines.pca.prior import measured_ridges, signal_to_noise
 from frazil.engines.pca.schedule import Plan
 from frazil.engines.pca.settings import PcaSettings
 from frazil.engines.pca.start import begin_or_resume, check_request, chosen_rows, open_store
-from frazil.errors import BudgetError, InputError, OutputExistsError
+from frazil.errors import BudgetError, CorruptDataError, InputError, OutputExistsError
 from frazil.geometry.rotations import random_rotations
 from frazil.io.images import open_particles
 from frazil.io.mrc import read_volume
@@ -181,6 +181,13 @@ def test_a_kill_inside_a_pass_loses_only_what_came_after_the_last_keeping(
     assert again.evidence == uninterrupted.evidence
     assert np.allclose(again.mean, found.mean, atol=1e-2)
     assert not (tmp_path / "run" / "pass.safetensors").exists()
+
+
+def test_damaged_sums_of_a_pass_are_named_with_the_remedy(moving, tmp_path):
+    fitting = begin(tmp_path / "run", moving)
+    (tmp_path / "run" / "pass.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(CorruptDataError, match=r"pass\.safetensors: is damaged; remove it"):
+        fit_all(fitting)
 
 
 def test_sums_kept_of_another_state_are_not_taken_up(moving, tmp_path, monkeypatch):

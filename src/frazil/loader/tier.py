@@ -29,10 +29,11 @@ from frazil.errors import InputError, MissingFileError
 from frazil.io.atomic import write_bytes_atomic
 from frazil.io.direct import drop_pages
 from frazil.store.budget import size_text
+from frazil.store.checksums import file_checksum
 from frazil.store.codec import NUMPY_TYPES
 from frazil.store.manifest import MANIFEST_NAME
 from frazil.store.reader import ParticleStore
-from frazil.store.writer import file_checksum, shard_path
+from frazil.store.writer import shard_path
 
 # What copying leaves free for others: the larger of a share of the disk and a number of bytes.
 FREE_SHARE = 0.05

@@ -24,6 +24,8 @@ CONFIG_NAME = "config.json"
 _OWN_FILES = re.compile(
     r"config\.json|metrics\.jsonl|rows\.npy|(checkpoint|pass)\.safetensors"
     r"|weights\.\d+\.safetensors|z\.\d+\.(npy|pkl)"
+    # Of train_pca: what another run may not write again, and would be taken for its own.
+    r"|component_\d+\.mrc|contrast\.npy|mixture\.(npz|json)|reliability\.(json|txt)"
 )
 _WEIGHTS = re.compile(r"weights\.(\d+)\.safetensors")
 

@@ -19,10 +19,11 @@ from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.geometry.packing import HalfDisc, half_disc
 from frazil.io.direct import is_cached, read_past_cache, read_through_cache
 from frazil.io.particles import ParticleTable
+from frazil.store.checksums import block_checksums, file_checksum
 from frazil.store.codec import NUMPY_TYPES, Codec
 from frazil.store.manifest import Manifest, read_manifest
 from frazil.store.records import empty_codes
-from frazil.store.writer import block_checksums, file_checksum, shard_path
+from frazil.store.writer import shard_path
 
 _REMEDY = "restore the file or pack again"
 # What numpy raises on the way through a damaged .npy header.

@@ -20,15 +20,14 @@ from typing import IO, Any
 
 import msgspec
 import numpy as np
-import xxhash
 
-from frazil.errors import BudgetError, CorruptDataError, MissingFileError, OutputExistsError
+from frazil.errors import BudgetError, CorruptDataError, OutputExistsError
 from frazil.io.atomic import write_bytes_atomic, write_npy_atomic
+from frazil.store.checksums import block_checksums, file_checksum
 from frazil.store.manifest import MANIFEST_NAME, BandRecord, Manifest, write_manifest
 
 SHARD_BYTES = 64 << 20
 BLOCK_ROWS = 64
-_READ_BYTES = 1 << 20
 # Records that are read of a bucket at a time, and put into their slots.
 SEALED_TOGETHER = 512
 _JOURNAL = "journal.json"
@@ -93,32 +92,6 @@ def partial_path(out: Path) -> Path:
 def shard_path(folder: Path, shard: int, band: int) -> Path:
     """Return the file of one band of one shard."""
     return folder / SHARDS_FOLDER / f"{shard:05d}.b{band}.npy"
-
-
-def block_checksums(rows: np.ndarray, block_rows: int) -> np.ndarray:
-    """Return xxh3-64 of every block of contiguous rows, (blocks,) uint64."""
-    digests = [
-        xxhash.xxh3_64_intdigest(rows[start : start + block_rows].data)
-        for start in range(0, len(rows), block_rows)
-    ]
-    return np.array(digests, np.uint64)
-
-
-def file_checksum(path: Path) -> str:
-    """Return the xxh3-64 of a whole file as 16 hex digits.
-
-    Raises
-    ------
-    MissingFileError : the file is not there.
-    """
-    digest = xxhash.xxh3_64()
-    try:
-        with path.open("rb") as file:
-            while part := file.read(_READ_BYTES):
-                digest.update(part)
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: lost; restore the file or pack again") from error
-    return digest.hexdigest()
 
 
 def write_shard(folder: Path, plan: StorePlan, shard: int, rows: np.ndarray) -> np.ndarray:

@@ -183,11 +183,7 @@ def _embed(fitting: Fitting) -> Embedding:
     batches, worker = source.batches("embedding"), worker_on(fitting.device)
     found = run_pass(batches, fit, False, fitting.threads, keep, keeper, worker)[0]
     found.join(fitting.ranks)
-    for values in (
-        mean,
-        precision,
-        contrast,
-    ):  # each particle was some rank's, and is zero elsewhere
+    for values in results.values():  # each particle was some rank's, and is zero elsewhere
         fitting.ranks.add(values)
     return Embedding(mean, precision, contrast, found.evidence / len(fitting.rows))
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frazil.engines.pca.streaming import Fit, PassSums
+from frazil.errors import CorruptDataError
 from frazil.loader.prefetch import ParticleLoader
 from frazil.runs.checkpoint import load_checkpoint, save_checkpoint
 
@@ -59,7 +60,12 @@ class Partial:
         """
         if not self._path.is_file():
             return
-        tensors, facts = load_checkpoint(self._path)
+        try:
+            tensors, facts = load_checkpoint(self._path)
+        except CorruptDataError as error:
+            raise CorruptDataError(
+                f"{self._path}: is damaged; remove it, and the pass begins again"
+            ) from error
         if facts["key"] != self._key or len(facts["sums"]) != len(sums):
             return
         for number, (one, numbers) in enumerate(zip(sums, facts["sums"], strict=True)):

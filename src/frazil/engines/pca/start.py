@@ -117,7 +117,6 @@ def begin_or_resume(
             say(f"{outdir}: goes on after pass {state.step}")
     else:
         run = Run.create(outdir, config, overwrite)
-        (outdir / FINISHED).unlink(missing_ok=True)
         run.write_rows(rows)
     return Fitting(
         run,
