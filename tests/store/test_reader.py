@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +277,21 @@ def test_rms_is_that_of_the_disc(packed: ParticleStore, box_px: int) -> None:
 def test_a_box_that_the_store_does_not_hold_is_refused(packed: ParticleStore, box_px: int) -> None:
     with pytest.raises(InputError, match=f"-D {box_px}"):
         packed.rms(box_px)
+
+
+def test_threads_parse_one_header_at_a_time(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse, inside, most = np.lib.format.read_array_header_1_0, [0], [0]
+
+    def watched(file: object) -> object:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.02)  # others get in, if they may
+        inside[0] -= 1
+        return parse(file)
+
+    store = ParticleStore.open(copy)
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", watched)
+    places = [(shard, band) for shard in range(3) for band in range(2)]
+    with ThreadPoolExecutor(len(places)) as pool:
+        files = list(pool.map(lambda place: store.shard_file(*place), places))
+    assert len(files) == 6 and most == [1]

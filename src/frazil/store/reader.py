@@ -4,6 +4,7 @@ Owns: the read-only view of a store and its file descriptors. Does not own: the 
 and batches (`frazil.loader`).
 """
 
+import threading
 import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,9 @@ from frazil.store.records import empty_codes
 from frazil.store.writer import shard_path
 
 _REMEDY = "restore the file or pack again"
+# numpy has Python parse a header; Python 3.11 counts the depth of its parser for all threads
+# together, and now and then raises SystemError (github.com/python/cpython/issues/106905).
+_ONE_PARSER = threading.Lock()
 # What numpy raises on the way through a damaged .npy header.
 _BAD_HEADER = (ValueError, TypeError, EOFError, SyntaxError, OverflowError, tokenize.TokenError)
 
@@ -288,7 +292,8 @@ class ShardFile:
                 version = np.lib.format.read_magic(file)
                 if version != (1, 0):
                     raise ValueError(f"version {version} of .npy")
-                found_shape, by_columns, found_kind = np.lib.format.read_array_header_1_0(file)
+                with _ONE_PARSER:
+                    found_shape, by_columns, found_kind = np.lib.format.read_array_header_1_0(file)
                 offset = file.tell()
         except FileNotFoundError as error:
             raise MissingFileError(f"{path}: a shard is lost; {_REMEDY}") from error
