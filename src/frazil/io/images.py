@@ -23,7 +23,7 @@ from frazil.io.cryosparc import particles_from_cs
 from frazil.io.direct import bypass_cache, is_cached
 from frazil.io.mrc import MrcHeader, open_file, read_header, read_open_images
 from frazil.io.particles import ParticleTable
-from frazil.io.paths import resolve_path
+from frazil.io.paths import NO_HINTS, Places, resolve_path
 from frazil.io.star import particles_from_star
 from frazil.io.text import particles_from_mrc, particles_from_txt
 
@@ -36,7 +36,7 @@ _MAX_OPEN_FILES = 128
 _OPENING_THREADS = 8
 
 
-def open_particles(path: Path, datadir: Path | None = None, *, poses: bool = True) -> ParticleTable:
+def open_particles(path: Path, places: Places = NO_HINTS, *, poses: bool = True) -> ParticleTable:
     """Return the particles of a .mrcs/.mrc stack, .star, .cs, .txt list, or .ft.txt/.ft.mrcs.
 
     The kind goes by the suffix. The box comes from the metadata, or else from the first stack where
@@ -45,28 +45,28 @@ def open_particles(path: Path, datadir: Path | None = None, *, poses: bool = Tru
     Parameters
     ----------
     path : the input file.
-    datadir : folder that the stacks named in it are relative to.
+    places : where the stacks may be, beside what the file says.
     poses : False leaves the poses of a .cs file out (an ab-initio .cs is refused otherwise).
 
     Raises
     ------
-    MissingFileError : no such file, or no such folder `datadir`.
+    MissingFileError : no such file, or no such folder `places.datadir`.
     InputError : a kind that cannot be read, or bad content.
     """
     path = Path(path)
     if not path.exists():
         raise MissingFileError(f"{path}: no such file")
-    if datadir is not None and not datadir.is_dir():
-        raise MissingFileError(f"--datadir {datadir}: no such folder")
+    if places.datadir is not None and not places.datadir.is_dir():
+        raise MissingFileError(f"--datadir {places.datadir}: no such folder")
     suffix = path.suffix.lower()
     if suffix in (".mrcs", ".mrc", ".st"):
         table = particles_from_mrc(path)
     elif suffix == ".txt":
-        table = particles_from_txt(path, datadir)
+        table = particles_from_txt(path, places)
     elif suffix == ".star":
-        table = particles_from_star(path, datadir)
+        table = particles_from_star(path, places)
     elif suffix == ".cs":
-        table = particles_from_cs(path, datadir, poses=poses)
+        table = particles_from_cs(path, places, poses=poses)
     else:
         raise InputError(f"{path}: particles in .mrcs, .star, .cs, .txt or .ft.txt are wanted")
     if table.box_px is None and len(table):

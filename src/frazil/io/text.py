@@ -11,7 +11,7 @@ import numpy as np
 from frazil.errors import InputError, MissingFileError
 from frazil.io.mrc import MrcHeader, read_header
 from frazil.io.particles import ParticleTable, empty_rows
-from frazil.io.paths import resolve_path
+from frazil.io.paths import NO_HINTS, Places, resolve_path
 
 
 def read_list(path: Path) -> list[str]:
@@ -34,10 +34,10 @@ def read_list(path: Path) -> list[str]:
     return names
 
 
-def particles_from_txt(path: Path, datadir: Path | None = None) -> ParticleTable:
+def particles_from_txt(path: Path, places: Places = NO_HINTS) -> ParticleTable:
     """Return the images of all listed stacks, in the order of the list.
 
-    Names are relative to the list's folder (or to `datadir`, tried first). A stack named twice
+    Names are relative to the list's folder (see `frazil.io.paths`). A stack named twice
     gives its images twice. Poses and CTF are unknown; the pixel size is that of the headers.
 
     Raises
@@ -47,7 +47,7 @@ def particles_from_txt(path: Path, datadir: Path | None = None) -> ParticleTable
     path = Path(path)
     names = read_list(path)
     rows = {name: names.index(name) for name in dict.fromkeys(names)}
-    resolved = {name: str(resolve_path(name, path, datadir, row)) for name, row in rows.items()}
+    resolved = {name: str(resolve_path(name, path, places, row)) for name, row in rows.items()}
     headers = {file: read_header(Path(file)) for file in dict.fromkeys(resolved.values())}
     return table_of_stacks([headers[resolved[name]] for name in names], path)
 
