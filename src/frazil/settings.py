@@ -57,8 +57,8 @@ def option(
     """
     bounds = {name: b for name, b in (("ge", ge), ("gt", gt), ("le", le)) if b is not None}
     schema = {_BOUNDS[name][2]: bound for name, bound in bounds.items()}
-    extra = {"flags": flags, "unit": unit, "metavar": metavar, "repeat": repeat}
-    extra["bounds"] = bounds
+    extra: dict[str, object] = {"flags": flags, "unit": unit, "metavar": metavar}
+    extra |= {"repeat": repeat, "bounds": bounds}
     return msgspec.Meta(description=help, extra=extra, extra_json_schema=schema)
 
 
