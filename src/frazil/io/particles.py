@@ -83,6 +83,7 @@ class ParticleTable:
     blob_sign : cryoSPARC's blob/sign, -1 when particles are dark; None when unknown or mixed.
     origin : the file that the table came from, as the user gave it.
     notes : lines worth telling the user.
+    provenance : lines that say which file and column each quantity came from.
     """
 
     rows: NDArray[np.void]
@@ -93,6 +94,7 @@ class ParticleTable:
     blob_sign: int | None = None
     origin: str = ""
     notes: tuple[str, ...] = ()
+    provenance: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows.dtype != PARTICLE_DTYPE or self.rows.ndim != 1:
