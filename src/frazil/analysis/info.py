@@ -46,6 +46,6 @@ def describe(path: Path, datadir: Path | None = None) -> Facts:
     if suffix in (".pkl", ".npy"):
         return describe_arrays(path)
     raise InputError(
-        f"{path}: info knows .star, .cs, .csg, .txt, .mrcs, .mrc, .pkl, .npy, and folders of stores, "
-        "runs and cryoSPARC jobs"
+        f"{path}: info knows .star, .cs, .csg, .txt, .mrcs, .mrc, .pkl, .npy, and folders of "
+        "stores, runs and cryoSPARC jobs"
     )

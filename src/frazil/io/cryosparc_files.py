@@ -104,8 +104,7 @@ class CsFile:
     def of(cls, path: Path) -> "CsFile":
         """Return a .cs file; see `read_cs` for what is refused."""
         array = read_cs(path)
-        offset = array.offset if isinstance(array, np.memmap) else 0
-        return cls(Path(path), array.dtype, len(array), offset)
+        return cls(Path(path), array.dtype, len(array), int(getattr(array, "offset", 0)))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ class CsFiles:
     main : the file whose rows are the particles.
     others : files that fields missing there are taken from, joined on uid.
     owners : the file that a .csg names for a result, i.e. for the fields "result/...".
+    items : how many rows a .csg says that a file has.
     chosen_class : the class that was chosen by the name of the file, else None.
     lines : how the files were found, for the log.
     """
@@ -38,6 +39,7 @@ class CsFiles:
     main: Path
     others: tuple[Path, ...] = ()
     owners: tuple[tuple[str, Path], ...] = ()
+    items: tuple[tuple[Path, int], ...] = ()
     chosen_class: int | None = None
     lines: tuple[str, ...] = ()
 
@@ -168,11 +170,15 @@ def _of_group(group: CsGroup, class_index: int | None) -> CsFiles:
     owners = tuple((result.name, _metafile(path, result)) for result in group.results)
     files = list(dict.fromkeys(file for _, file in owners))
     main = next((file for file in files if _PASSTHROUGH not in file.name), files[0])
-    items = {file: result.items for (_, file), result in zip(owners, group.results, strict=True)}
+    items = {
+        file: result.items
+        for (_, file), result in zip(owners, group.results, strict=True)
+        if result.items is not None
+    }
     lines = [f"{path}: group {group.name}, {len(owners)} results in {len(files)} files"]
     lines += [
         f"{path}: {', '.join(name for name, f in owners if f == file)}: {file.name}"
-        + ("" if items[file] is None else f", {items[file]} items")
+        + (f", {items[file]} items" if file in items else "")
         for file in files
     ]
     number = _class_of(group.name)
@@ -180,6 +186,7 @@ def _of_group(group: CsGroup, class_index: int | None) -> CsFiles:
         main,
         tuple(file for file in files if file != main),
         owners,
+        tuple(items.items()),
         class_index if class_index == number else None,
         tuple(lines),
     )
@@ -217,7 +224,12 @@ def _of_folder(folder: Path, class_index: int | None) -> CsFiles:
     lines = [f"{folder}: {name}" + (f", the last of {older + 1} iterations" if older else "")]
     number = _class_of(name)
     chosen_class = class_index if class_index is not None and class_index == number else None
-    return CsFiles(path, tuple(passthrough_files(path)), (), chosen_class, tuple(lines))
+    return CsFiles(
+        path,
+        tuple(passthrough_files(path)),
+        chosen_class=chosen_class,
+        lines=tuple(lines),
+    )
 
 
 def _one_of(folder: Path, names: list[str], class_index: int | None) -> str:

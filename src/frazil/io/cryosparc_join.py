@@ -49,7 +49,7 @@ class CsColumns:
     def __init__(self, source: Path | CsFiles) -> None:
         self.files = source if isinstance(source, CsFiles) else find_cs_files(Path(source))
         self.path = self.files.main
-        self.main = CsFile.of(self.path)
+        self.main = self._opened(self.path)
         self.taken_from: dict[str, Path] = {}
         self._joins: dict[Path, Join] = {}
         self._columns: dict[str, Column] = {}
@@ -60,7 +60,7 @@ class CsColumns:
     @cached_property
     def others(self) -> tuple[CsFile, ...]:
         """The other files that have a uid; only their headers are read."""
-        files = tuple(CsFile.of(path) for path in self.files.others)
+        files = tuple(self._opened(path) for path in self.files.others)
         return tuple(file for file in files if "uid" in file.names)
 
     @property
@@ -159,6 +159,16 @@ class CsColumns:
             + (f"; {foreign} rows belong to other particles, left out" if foreign else ""),
         )
 
+    def _opened(self, path: Path) -> CsFile:
+        """Return a file whose number of rows is what the .csg says."""
+        file, items = CsFile.of(path), dict(self.files.items).get(path)
+        if items not in (None, file.count):
+            raise InputError(
+                f"{path}: has {file.count} rows, but the .csg that names it says {items} items; "
+                "export the group again, or correct num_items"
+            )
+        return file
+
     def _missing(self, name: str) -> Any:
         raise InputError(
             f"{self.path}: no field {name} (it has {', '.join(self.names)}); put its "
@@ -223,7 +233,7 @@ def write_joined(columns: CsColumns, out: Path) -> tuple[str, ...]:
 
 def _progress(file: CsFile, what: str) -> Iterator[tuple[int, NDArray[np.void]]]:
     """Yield the blocks of a file, with a bar on stderr: rows, rate and time left."""
-    with tqdm(total=file.count, desc=what, unit="row", file=sys.stderr, mininterval=1.0) as bar:
+    with tqdm(total=file.count, desc=what, unit="row", file=sys.stderr, delay=2.0) as bar:
         for start, block in file.blocks():
             yield start, block
             bar.update(len(block))
