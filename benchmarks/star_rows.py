@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--starfile", help="python with starfile and pandas")
     parser.add_argument("--cryodrgn", help="the cryodrgn command")
     parser.add_argument(
-        "--folder", type=Path, help="where the file is written (default: a new one)"
+        "--folder", type=Path, help="where the file is written"
     )
     parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -168,8 +168,8 @@ def test_values_over_several_lines_are_refused_with_the_line(
 
 
 def test_digits_with_underscores_are_no_number(tmp_path: Path) -> None:
-    path = star(tmp_path, OLD.replace("10000 14", "10_000 14"))
-    with pytest.raises(InputError, match=r"_rlnMagnification = 10_000, a finite number"):
+    path = star(tmp_path, OLD.replace("50000 7", "50_000 7"))
+    with pytest.raises(InputError, match=r"_rlnMagnification = 50_000, a finite number"):
         particles_from_star(path)
 
 
