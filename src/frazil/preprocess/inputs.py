@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 
 from frazil.errors import InputError, MissingFileError
+from frazil.io.accounts import RowAccount
 from frazil.io.images import GONE, open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.pickles import read_ctf, read_poses, read_selection
@@ -19,8 +20,8 @@ from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.manifest import SourceFile
 
 
-def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
-    """Return the particles asked for, and the number of rows dropped by each reason.
+def read_input(settings: InputSettings) -> tuple[ParticleTable, RowAccount]:
+    """Return the particles asked for, and how many rows of the input they are.
 
     Pickles of poses and CTF belong to all rows of the particle file, before --ind.
 
@@ -36,9 +37,10 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
     )
     table = join_pickles(table, settings.poses, settings.ctf)
     if settings.ind is None:
-        return table, {}
+        return table, RowAccount.all_of(len(table))
     indices = read_selection(Path(settings.ind), len(table))
-    return table.take(indices), {"--ind": len(table) - len(indices)}
+    left_out = len(table) - len(indices)
+    return table.take(indices), RowAccount(len(table), len(indices), {"--ind": left_out})
 
 
 def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> ParticleTable:
@@ -124,7 +126,7 @@ def image_fingerprint(table: ParticleTable, settings: PackSettings) -> str:
 
     Poses and CTF are not part of it: they can change without repacking.
     """
-    unimportant = {"max_threads", "memory", "strict", "overwrite"}
+    unimportant = {"max_threads", "memory", "strict", "drop_bad", "overwrite"}
     important = {k: v for k, v in msgspec.structs.asdict(settings).items() if k not in unimportant}
     digest = xxhash.xxh3_64()
     digest.update(msgspec.json.encode(important, order="sorted"))
