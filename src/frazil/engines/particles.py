@@ -16,7 +16,7 @@ from tqdm import tqdm
 from frazil.errors import InputError, MissingFileError
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
-from frazil.io.pickles import check_indices, read_indices
+from frazil.io.selection_file import read_rows
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import ParticleLoader
 from frazil.loader.tier import Tier
@@ -48,7 +48,7 @@ class ParticleFlags(Protocol):
 
     @property
     def ind(self) -> str | None:
-        """A pickle of the selected rows."""
+        """A selection: identities (.sel) or row numbers (.pkl)."""
 
     @property
     def datadir(self) -> str | None:
@@ -167,8 +167,10 @@ def store_path(given: ParticleFlags, out: Path) -> Path:
     return folder / f"{path.name.removesuffix(path.suffix).removesuffix('.ft')}.frz"
 
 
-def selected_rows(given: ParticleFlags, count: int) -> NDArray[np.int64] | None:
-    """Return the rows (n,) that --ind names of `count`, in its order; None without it.
+def selected_rows(
+    given: ParticleFlags, there: ParticleRecords | ParticleTable, say: Say
+) -> NDArray[np.int64] | None:
+    """Return the rows (n,) of the particles there that --ind means; None without it.
 
     Raises
     ------
@@ -176,9 +178,8 @@ def selected_rows(given: ParticleFlags, count: int) -> NDArray[np.int64] | None:
     """
     if given.ind is None:
         return None
-    rows = read_indices(Path(given.ind))
-    check_indices(rows, count, Path(given.ind))
-    return rows
+    name = there.origin if isinstance(there, ParticleTable) else str(there.path)
+    return read_rows(Path(given.ind), there.rows, there.sources, name, say)
 
 
 def _joined(table: ParticleTable, given: ParticleFlags, say: Say) -> ParticleTable:

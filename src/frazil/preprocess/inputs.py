@@ -14,7 +14,8 @@ import xxhash
 from frazil.errors import InputError, MissingFileError
 from frazil.io.images import GONE, open_particles
 from frazil.io.particles import ParticleTable
-from frazil.io.pickles import read_ctf, read_poses, read_selection
+from frazil.io.pickles import read_ctf, read_poses
+from frazil.io.selection_file import read_rows
 from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.manifest import SourceFile
 
@@ -26,14 +27,16 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
 
     Raises
     ------
-    InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_selection`.
+    InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_rows`.
     """
     datadir = Path(settings.datadir) if settings.datadir else None
     table = open_particles(Path(settings.particles), datadir, poses=settings.poses is None)
     table = join_pickles(table, settings.poses, settings.ctf)
     if settings.ind is None:
         return table, {}
-    indices = read_selection(Path(settings.ind), len(table))
+    notes = list(table.notes)
+    indices = read_rows(Path(settings.ind), table.rows, table.sources, table.origin, notes.append)
+    table = replace(table, notes=tuple(notes))
     return table.take(indices), {"--ind": len(table) - len(indices)}
 
 

@@ -33,7 +33,8 @@ class InputSettings(Settings, frozen=True, kw_only=True):
         str | None, option("--ctf", metavar="PKL", help="CTF, if not that of the input")
     ] = None
     ind: Annotated[
-        str | None, option("--ind", metavar="PKL", help="keep these rows of the input")
+        str | None,
+        option("--ind", metavar="SEL", help="keep these particles: .sel, or rows as .pkl"),
     ] = None
 
 
