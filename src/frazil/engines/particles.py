@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from frazil.errors import InputError, MissingFileError
+from frazil.io.identities import Identities
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.selection_file import read_rows
@@ -179,7 +180,13 @@ def selected_rows(
     if given.ind is None:
         return None
     name = there.origin if isinstance(there, ParticleTable) else str(there.path)
-    return read_rows(Path(given.ind), there.rows, there.sources, name, say)
+    return read_rows(
+        Path(given.ind),
+        len(there.rows),
+        lambda _: Identities.of(there.rows, there.sources),
+        name,
+        say,
+    )
 
 
 def _joined(table: ParticleTable, given: ParticleFlags, say: Say) -> ParticleTable:

@@ -5,7 +5,7 @@ rows over one image it is) and finding particles by it. Does not own: the table
 (`frazil.io.particles`), nor files of identities (`frazil.io.selection_file`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -59,13 +59,23 @@ class Identities:
 
     def take(self, rows: NDArray[np.int64]) -> "Identities":
         """Return the identities of some rows; only stacks that they use are kept."""
-        columns = (self.uid, self.source, self.index, self.copy, self.rotation)
-        uid, source, index, copy, rotation = (None if c is None else c[rows] for c in columns)
+        source: NDArray[np.integer] | None = None
         sources: tuple[str, ...] = ()
-        if source is not None:
-            used, source = np.unique(source, return_inverse=True)
+        if self.source is not None:
+            used, source = np.unique(self.source[rows], return_inverse=True)
             sources = tuple(self.sources[number] for number in used.tolist())
-        return Identities(uid, source, index, sources, copy, rotation)
+        return Identities(
+            None if self.uid is None else self.uid[rows],
+            source,
+            None if self.index is None else self.index[rows],
+            sources,
+            None if self.copy is None else self.copy[rows],
+            None if self.rotation is None else self.rotation[rows],
+        )
+
+
+Identify = Callable[[bool], Identities]
+"""Gives the identities of a set. True asks for stacks and indices; else uids alone will do."""
 
 
 @dataclass(frozen=True, eq=False)

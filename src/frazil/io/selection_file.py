@@ -11,7 +11,7 @@ from), total (rows of that set), and of n particles uid (n,), source (n,), index
 
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.atomic import atomic_path
-from frazil.io.identities import Found, Identities, find, turned
+from frazil.io.identities import Found, Identify, Identities, find, turned
+from frazil.io.pick_list import read_picks
 from frazil.io.pickles import read_selection
 
 SUFFIX = ".sel"
@@ -112,20 +113,20 @@ def read_selection_file(path: Path) -> Selection:
 
 def read_rows(
     path: Path,
-    particles: NDArray[np.void],
-    sources: Sequence[str],
+    count: int,
+    identities: Identify,
     origin: str,
     say: Callable[[str], None] | None = None,
 ) -> NDArray[np.int64]:
     """Return the distinct rows (n,) of a set that a selection means: what --ind takes.
 
-    Row numbers (.pkl, .npy, .txt) come in their order; a .sel, which knows particles by their
-    identity, gives ascending rows.
+    Row numbers (.pkl, .npy, .txt) come in their order; a .sel and a pick list (.txt, see
+    `frazil.io.pick_list`), which know particles by their identity, give ascending rows.
 
     Parameters
     ----------
-    particles : (N,) rows of PARTICLE_DTYPE: the set.
-    sources : stacks that its column `source` means.
+    count : number of particles of the set, N.
+    identities : gives the identities of all of them, when they are needed.
     origin : the set's name, for messages.
     say : takes lines worth telling the user.
 
@@ -134,14 +135,25 @@ def read_rows(
     MissingFileError, InputError, CorruptDataError : see `read_selection`, `read_selection_file` and
         `find_selected`.
     """
+    if path.suffix == ".txt" and _names_particles(path):
+        return read_picks(path, count, identities, origin)
     if not is_selection(path):
-        return read_selection(path, len(particles))
+        return read_selection(path, count)
     selection = read_selection_file(path)
-    found = find_selected(selection, path, Identities.of(particles, sources), origin)
+    there = identities(selection.identities.uid is None)
+    found = find_selected(selection, path, there, origin)
     if say is not None:
         for note in found.notes:
             say(f"{path}: {note}")
     return found.rows
+
+
+def _names_particles(path: Path) -> bool:
+    """Return whether a text file holds more than row numbers."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return any(not line.replace(b" ", b"").strip().isdigit() for line in file if line.strip())
 
 
 def find_selected(

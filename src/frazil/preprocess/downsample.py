@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError, OutputExistsError
 from frazil.io.atomic import write_bytes_atomic, write_text_atomic
+from frazil.io.identities import Identities
 from frazil.io.images import ImageSource, open_images, open_particles
 from frazil.io.mrc import StackWriter, read_header, read_volume, write_volume
 from frazil.io.particles import ParticleTable
@@ -126,7 +127,12 @@ def _selection(settings: DownsampleSettings, table: ParticleTable) -> Rows:
     """Return the rows of the input to keep, in the order they are given."""
     if settings.ind is None:
         return np.arange(len(table))
-    return read_rows(Path(settings.ind), table.rows, table.sources, table.origin)
+    return read_rows(
+        Path(settings.ind),
+        len(table),
+        lambda _: Identities.of(table.rows, table.sources),
+        table.origin,
+    )
 
 
 def _plan_stacks(out: Path, count: int, chunk: int | None) -> StackPlan:

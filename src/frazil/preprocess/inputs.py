@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 
 from frazil.errors import InputError, MissingFileError
+from frazil.io.identities import Identities
 from frazil.io.images import GONE, open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.pickles import read_ctf, read_poses
@@ -35,9 +36,14 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
     if settings.ind is None:
         return table, {}
     notes = list(table.notes)
-    indices = read_rows(Path(settings.ind), table.rows, table.sources, table.origin, notes.append)
-    table = replace(table, notes=tuple(notes))
-    return table.take(indices), {"--ind": len(table) - len(indices)}
+    indices = read_rows(
+        Path(settings.ind),
+        len(table),
+        lambda _: Identities.of(table.rows, table.sources),
+        table.origin,
+        notes.append,
+    )
+    return replace(table.take(indices), notes=tuple(notes)), {"--ind": len(table) - len(indices)}
 
 
 def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> ParticleTable:
