@@ -108,7 +108,7 @@ class ParticleSet:
     def selected(self, path: str) -> NDArray[np.bool_]:
         """Return (n,) whether a particle is in a selection of any kind."""
         chosen = np.zeros(self.total, np.bool_)
-        rows = read_rows(Path(path), self.total, lambda: self.identities, str(self.path), self.say)
+        rows = read_rows(Path(path), self.total, self.identities, str(self.path), self.say)
         chosen[rows] = True
         if self.rows is None:
             return chosen

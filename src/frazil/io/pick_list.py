@@ -61,7 +61,7 @@ def read_picks(path: Path, count: int, identities: Identify, origin: str) -> NDA
         parts.append(_found(wanted, list(uids.values()), path, identities(False), origin))
     if images:
         parts.append(
-            _found(_images(list(images)), list(images.values()), path, identities(), origin)
+            _found(_images(list(images)), list(images.values()), path, identities(True), origin)
         )
     return np.unique(np.concatenate(parts))
 
