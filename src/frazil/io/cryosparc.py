@@ -17,7 +17,7 @@ from frazil.errors import InputError, MissingFileError
 from frazil.geometry.rotations import from_cryosparc
 from frazil.io.atomic import write_npy_atomic
 from frazil.io.particles import ParticleTable, empty_rows
-from frazil.io.paths import resolve_stacks
+from frazil.io.paths import NO_HINTS, Places, resolve_stacks
 
 _MAX_HEADER_BYTES = 1 << 30
 _CTF_FIELDS = {
@@ -215,7 +215,7 @@ def read_alignment(
 
 def particles_from_cs(
     path: Path,
-    datadir: Path | None = None,
+    places: Places = NO_HINTS,
     *,
     abinit: bool = False,
     class_index: int = 0,
@@ -230,7 +230,7 @@ def particles_from_cs(
     Parameters
     ----------
     path : the .cs file.
-    datadir : folder that blob/path is relative to (the cryoSPARC project).
+    places : where the stacks may be, beside what the file says.
     abinit, class_index : see `read_alignment`.
     poses : False leaves poses and half-sets unknown, whatever there is.
 
@@ -245,7 +245,7 @@ def particles_from_cs(
     uid = columns.get("uid")
     if uid is not None:
         rows["uid"] = uid
-    sources, box_px, blob_sign = _fill_blob(rows, columns, datadir, notes)
+    sources, box_px, blob_sign = _fill_blob(rows, columns, places, notes)
     _fill_ctf(rows, columns, notes)
     optics_groups = _fill_optics(rows, columns)
     alignment = read_alignment(columns, abinit, class_index) if poses else None
@@ -265,7 +265,7 @@ def particles_from_cs(
 
 
 def _fill_blob(
-    rows: NDArray[np.void], columns: CsColumns, datadir: Path | None, notes: list[str]
+    rows: NDArray[np.void], columns: CsColumns, places: Places, notes: list[str]
 ) -> tuple[tuple[str, ...], int | None, int | None]:
     """Fill source, index and pixel size; return (stacks, box, sign)."""
     path = columns.path
@@ -293,7 +293,7 @@ def _fill_blob(
     if len(signs) > 1:
         notes.append(f"{path}: blob/sign is mixed (some particles are dark, some light)")
     blob_sign = int(signs[0]) if len(signs) == 1 else None
-    return resolve_stacks(texts, path, datadir), box_px, blob_sign
+    return resolve_stacks(texts, path, places), box_px, blob_sign
 
 
 def _fill_ctf(rows: NDArray[np.void], columns: CsColumns, notes: list[str]) -> None:

@@ -30,8 +30,8 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
     ------
     InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_rows`.
     """
-    datadir = Path(settings.datadir) if settings.datadir else None
-    table = open_particles(Path(settings.particles), datadir, poses=settings.poses is None)
+    path, places = Path(settings.particles), settings.places()
+    table = open_particles(path, places, poses=settings.poses is None)
     table = join_pickles(table, settings.poses, settings.ctf)
     if settings.ind is None:
         return table, {}
