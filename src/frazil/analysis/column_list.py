@@ -19,7 +19,7 @@ def column_lines(settings: SetSettings) -> Iterator[str]:
     """Yield one line per column that is known of any particle: its range, or common texts."""
     there = open_set(
         Path(settings.source),
-        Path(settings.datadir) if settings.datadir else None,
+        settings.places(),
         settings.epoch,
         settings.columns,
     )

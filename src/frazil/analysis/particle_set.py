@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ from frazil.io.cryosparc import CsColumns
 from frazil.io.identities import Identify, Identities, distinct_uids
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
+from frazil.io.paths import NO_HINTS, Places, PlaceSettings
 from frazil.io.selection_file import read_rows
 from frazil.runs.folder import Run, is_run
 from frazil.store.reader import ParticleStore
@@ -144,7 +146,7 @@ class ParticleSet:
 
 def open_set(
     source: Path,
-    datadir: Path | None = None,
+    places: Places = NO_HINTS,
     epoch: int | None = None,
     given: Sequence[str] = (),
     say: Say = print,
@@ -153,7 +155,7 @@ def open_set(
 
     Parameters
     ----------
-    datadir : folder of the stacks that a particle file names.
+    places : where the stacks may be that a particle file names.
     epoch : of a run; default the last one.
     given : the user's own columns, NAME=FILE, one value per particle.
 
@@ -164,11 +166,11 @@ def open_set(
     if not source.exists():
         raise MissingFileError(f"{source}: no such file or folder")
     if is_run(source):
-        found = _of_run(RunColumns(Run.open(source), epoch), source, datadir, say)
+        found = _of_run(RunColumns(Run.open(source), epoch), source, places, say)
     elif epoch is not None:
         raise InputError(f"--epoch {epoch}: is for run folders; {source} is none")
     else:
-        found = _of_file(source, datadir, say)
+        found = _of_file(source, places, say)
     found.own.insert(0, GivenColumns(given, found.count, str(source)))
     return found
 
@@ -180,19 +182,19 @@ def taken(column: Column, rows: NDArray[np.int64]) -> Column:
     return column[rows]
 
 
-def _of_run(columns: RunColumns, source: Path, datadir: Path | None, say: Say) -> ParticleSet:
+def _of_run(columns: RunColumns, source: Path, places: Places, say: Say) -> ParticleSet:
     """Return the particles of a run that have latents."""
     run, rows = columns.run, columns.latents.rows
     path = Path(run.config["store"])
     if run.is_lazy:
         settings = run.config.get("settings", {}).get("data", {})
-        there = settings.get("datadir")
-        datadir = datadir or (Path(there) if there else None)
+        given = {name: settings[name] for name in ("datadir", "maps") if name in settings}
+        places = places if places != NO_HINTS else msgspec.convert(given, PlaceSettings).places()
     if not path.exists():
         raise MissingFileError(
             f"{path}: is not there, but {source} was trained from it; restore it"
         )
-    found = _of_file(path, datadir, say)
+    found = _of_file(path, places, say)
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < found.total:
         raise InputError(
             f"{source}: was trained on row {rows.max()} (0-based) of {path}, which has only "
@@ -223,7 +225,7 @@ class _Sorted:
         return None if column is None else taken(column, self._order)
 
 
-def _of_file(path: Path, datadir: Path | None, say: Say) -> ParticleSet:
+def _of_file(path: Path, places: Places, say: Say) -> ParticleSet:
     """Return the particles of a store or particle file."""
     if path.is_dir():
         store = ParticleStore.open(path)
@@ -241,8 +243,8 @@ def _of_file(path: Path, datadir: Path | None, say: Say) -> ParticleSet:
             say,
         )
     if path.suffix == ".cs":
-        return _of_cs(path, datadir, say)
-    table = open_particles(path, datadir)
+        return _of_cs(path, places, say)
+    table = open_particles(path, places)
     whole = [of_table(table)]
     if path.suffix == ".star":
         whole.insert(0, StarNative(path))
@@ -258,19 +260,19 @@ def _of_file(path: Path, datadir: Path | None, say: Say) -> ParticleSet:
     )
 
 
-def _of_cs(path: Path, datadir: Path | None, say: Say) -> ParticleSet:
+def _of_cs(path: Path, places: Places, say: Say) -> ParticleSet:
     """Return the particles of a .cs, of which only the columns that are asked for are read."""
     columns = CsColumns(path)
 
     def read() -> ParticleTable:
-        return open_particles(path, datadir)
+        return open_particles(path, places)
 
     def identify(images: bool) -> Identities:
         uid = None if images else columns.get("uid")
         known = None if uid is None else distinct_uids(uid)
         if known is not None:
             return Identities(uid=known)
-        table = open_particles(path, datadir, poses=False)
+        table = open_particles(path, places, poses=False)
         return Identities.of(table.rows, table.sources)
 
     whole: list[Provider] = [CsNative(columns), _RowColumn(len(columns)), LazyTable(read)]

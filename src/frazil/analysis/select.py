@@ -46,7 +46,7 @@ def select(
     outputs = _outputs(settings, out, rest)
     there = open_set(
         Path(settings.source),
-        Path(settings.datadir) if settings.datadir else None,
+        settings.places(),
         settings.epoch,
         settings.columns,
         say,

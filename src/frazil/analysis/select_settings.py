@@ -6,19 +6,16 @@ them (`frazil.analysis.select`, `frazil.analysis.export`).
 
 from typing import Annotated
 
-from frazil.settings import Settings, option
+from frazil.io.paths import PlaceSettings
+from frazil.settings import option
 
 
-class SetSettings(Settings, frozen=True, kw_only=True):
+class SetSettings(PlaceSettings, frozen=True, kw_only=True):
     """The particles, and what is known of them."""
 
     source: Annotated[
         str, option("source", metavar="SRC", help="store, run folder, .cs, .star or stack")
     ]
-    datadir: Annotated[
-        str | None,
-        option("--datadir", metavar="DIR", help="folder that stacks named in SRC lie in"),
-    ] = None
     epoch: Annotated[
         int | None, option("--epoch", metavar="N", help="epoch of a run; default: the last", ge=1)
     ] = None
@@ -27,6 +24,7 @@ class SetSettings(Settings, frozen=True, kw_only=True):
         option(
             "--column",
             metavar="NAME=FILE",
+            repeat=True,
             help="columns of your own, one value per particle of SRC: .npy, .pkl or .txt",
         ),
     ] = ()
@@ -40,14 +38,25 @@ class SelectSettings(SetSettings, frozen=True, kw_only=True):
     ] = None
     also: Annotated[
         tuple[str, ...],
-        option("--and", metavar="SEL", help="only particles that are in these selections, too"),
+        option(
+            "--and",
+            metavar="SEL",
+            repeat=True,
+            help="only particles that are in these selections, too",
+        ),
     ] = ()
     either: Annotated[
         tuple[str, ...],
-        option("--or", metavar="SEL", help="and the particles of these, whatever the above says"),
+        option(
+            "--or",
+            metavar="SEL",
+            repeat=True,
+            help="and the particles of these, whatever the above says",
+        ),
     ] = ()
     never: Annotated[
-        tuple[str, ...], option("--not", metavar="SEL", help="but no particle of these")
+        tuple[str, ...],
+        option("--not", metavar="SEL", repeat=True, help="but no particle of these"),
     ] = ()
     count: Annotated[
         int | None, option("-n", metavar="K", help="draw this many of them at random", ge=1)
