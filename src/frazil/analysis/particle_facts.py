@@ -22,6 +22,7 @@ _HEADER_THREADS = 8
 _SUFFIX_KINDS = {
     ".star": "RELION particles",
     ".cs": "cryoSPARC particles",
+    ".csg": "cryoSPARC particles",
     ".txt": "list of stacks",
 }
 
@@ -31,11 +32,11 @@ def describe_particles(path: Path, places: Places) -> Facts:
     try:
         table = open_particles(path, places)
     except InputError as error:
-        if path.suffix != ".cs":
+        if path.suffix not in (".cs", ".csg") and not path.is_dir():
             raise
         table = open_particles(path, places, poses=False)  # e.g. of an ab-initio job
         table = replace(table, notes=(*table.notes, f"poses not read: {error}"))
-    facts = Facts(path, _SUFFIX_KINDS[path.suffix])
+    facts = Facts(path, _SUFFIX_KINDS.get(path.suffix, "cryoSPARC job"))
     facts.add("particles", f"{len(table)}", len(table))
     if len(table):
         _add_stacks(facts, table)

@@ -49,6 +49,10 @@ class ParticleFlags(Protocol):
         """A pickle of CTF parameters, in place of those of the input."""
 
     @property
+    def class_index(self) -> int | None:
+        """Class of a cryoSPARC job that has several."""
+
+    @property
     def ind(self) -> str | None:
         """A selection: identities (.sel) or row numbers (.pkl)."""
 
@@ -153,7 +157,9 @@ def read_table(given: ParticleFlags, say: Say) -> ParticleTable:
     InputError, MissingFileError : the input cannot be used, or has no poses.
     """
     path = Path(given.particles)
-    table = open_particles(path, given.places(), poses=given.poses is None)
+    table = open_particles(
+        path, given.places(), poses=given.poses is None, class_index=given.class_index
+    )
     if not len(table):
         raise InputError(f"{path}: holds no particles; give a file with at least one row")
     return _joined(table, given, say)
@@ -193,7 +199,9 @@ def _joined(table: ParticleTable, given: ParticleFlags, say: Say) -> ParticleTab
     table = join_pickles(table, given.poses, given.ctf)
     # Rows that lack a pose among others that have one are named by the loader.
     if not np.isfinite(table.rows["rotation"]).any():
-        raise InputError(f"{given.particles}: holds no poses; give --poses")
+        why = next((note for note in table.notes if "no 3D poses: " in note), "")
+        because = f" ({why.partition('no 3D poses: ')[2]})" if why else ""
+        raise InputError(f"{given.particles}: holds no poses{because}; give --poses")
     for note in table.notes:
         say(note)
     return table

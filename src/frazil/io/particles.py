@@ -85,6 +85,7 @@ class ParticleTable:
     origin : the file that the table came from, as the user gave it.
     places : where the user says that stacks are.
     notes : lines worth telling the user.
+    provenance : lines that say which file and column each quantity came from.
     """
 
     rows: NDArray[np.void]
@@ -96,6 +97,7 @@ class ParticleTable:
     origin: str = ""
     places: Places = NO_HINTS
     notes: tuple[str, ...] = ()
+    provenance: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows.dtype != PARTICLE_DTYPE or self.rows.ndim != 1:

@@ -17,6 +17,7 @@ from frazil.geometry.rotations import from_relion_euler
 from frazil.io.particles import CTF_COLUMNS, ParticleTable, empty_rows
 from frazil.io.paths import NO_HINTS, Places, resolve_stacks
 from frazil.io.star_format import StarFile, StarTable, read_star
+from frazil.io.star_provenance import star_provenance
 from frazil.io.star_writer import copy_rows, write_star
 
 __all__ = [
@@ -93,6 +94,7 @@ def particles_from_star(
         groups,
         origin=str(path),
         notes=tuple(reader.notes),
+        provenance=star_provenance(reader.star, rows),
     )
 
 

@@ -20,7 +20,8 @@ class InputSettings(PlaceSettings, frozen=True, kw_only=True):
         str,
         option(
             "particles",
-            help="particles: .star, .cs, .mrcs, .txt or .ft.txt (or a store, but for packing)",
+            help="particles: .star, .cs, .csg, cryoSPARC job folder, .mrcs, .txt or .ft.txt (or a "
+            "store, but for packing)",
         ),
     ]
     poses: Annotated[
@@ -28,6 +29,10 @@ class InputSettings(PlaceSettings, frozen=True, kw_only=True):
     ] = None
     ctf: Annotated[
         str | None, option("--ctf", metavar="PKL", help="CTF, if not that of the input")
+    ] = None
+    class_index: Annotated[
+        int | None,
+        option("--class", metavar="N", help="class of a cryoSPARC job that has several", ge=0),
     ] = None
     ind: Annotated[
         str | None,
