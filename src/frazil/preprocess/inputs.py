@@ -13,9 +13,11 @@ import xxhash
 
 from frazil.errors import InputError, MissingFileError
 from frazil.io.accounts import RowAccount
+from frazil.io.identities import Identities
 from frazil.io.images import GONE, open_particles
 from frazil.io.particles import ParticleTable
-from frazil.io.pickles import read_ctf, read_poses, read_selection
+from frazil.io.pickles import read_ctf, read_poses
+from frazil.io.selection_file import read_rows
 from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.manifest import SourceFile
 
@@ -27,7 +29,7 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, RowAccount]:
 
     Raises
     ------
-    InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_selection`.
+    InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_rows`.
     """
     table = open_particles(
         Path(settings.particles),
@@ -38,9 +40,16 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, RowAccount]:
     table = join_pickles(table, settings.poses, settings.ctf)
     if settings.ind is None:
         return table, RowAccount.all_of(len(table))
-    indices = read_selection(Path(settings.ind), len(table))
-    left_out = len(table) - len(indices)
-    return table.take(indices), RowAccount(len(table), len(indices), {"--ind": left_out})
+    notes = list(table.notes)
+    indices = read_rows(
+        Path(settings.ind),
+        len(table),
+        lambda _: Identities.of(table.rows, table.sources),
+        table.origin,
+        notes.append,
+    )
+    account = RowAccount(len(table), len(indices), {"--ind": len(table) - len(indices)})
+    return replace(table.take(indices), notes=tuple(notes)), account
 
 
 def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> ParticleTable:

@@ -35,7 +35,8 @@ class InputSettings(PlaceSettings, frozen=True, kw_only=True):
         option("--class", metavar="N", help="class of a cryoSPARC job that has several", ge=0),
     ] = None
     ind: Annotated[
-        str | None, option("--ind", metavar="PKL", help="keep these rows of the input")
+        str | None,
+        option("--ind", metavar="SEL", help="keep these particles: .sel, or rows as .pkl"),
     ] = None
 
 
