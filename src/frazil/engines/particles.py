@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from frazil.errors import InputError, MissingFileError
+from frazil.io.accounts import RowAccount
 from frazil.io.identities import Identities
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
@@ -192,6 +193,23 @@ def selected_rows(
         name,
         say,
     )
+
+
+def rows_used(
+    loader: ParticleLoader, selected: NDArray[np.int64] | None, first: int | None = None
+) -> RowAccount:
+    """Return how many rows of the particles a loader uses, and why not all.
+
+    Parameters
+    ----------
+    selected : what --ind names, as `selected_rows` returns it.
+    first : the most of them that were taken.
+    """
+    count = loader.store.count
+    named = count if selected is None else len(selected)
+    taken = named if first is None else min(first, named)
+    dropped = {"--ind": count - named, "--first": named - taken, **loader.excluded}
+    return RowAccount(count, loader.row_count, dropped)
 
 
 def _joined(table: ParticleTable, given: ParticleFlags, say: Say) -> ParticleTable:

@@ -93,6 +93,10 @@ def copy_rows(
         raise InputError(
             f"{path}: rows {kept.min()} to {kept.max()} wanted, it has {len(particles)} particles"
         )
+    if not particles.is_loop and kept.tolist() != [0]:
+        raise InputError(
+            f"{path}: its one particle without loop_ can only be copied whole, not {len(kept)} rows"
+        )
     if particles.name in (tables or {}):
         raise InputError(f"{path}: data_{particles.name} holds the particles; use `replace` for it")
     for label in append or {}:
@@ -203,7 +207,7 @@ def _row_offsets(source: BinaryIO, table: StarTable) -> NDArray[np.int64]:
 
 def _finder(table: StarTable, place: int) -> Callable[[bytes], tuple[int, int]]:
     """Return what finds (start, stop) of the value at `place` in a raw row."""
-    if table.quoted:
+    if table.irregular:
         return lambda line: token_spans(line)[place]
     pattern = re.compile(rb"\s*(?:\S+\s+){%d}(\S+)" % place)
 

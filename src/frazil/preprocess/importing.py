@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from frazil.errors import InputError
+from frazil.io.accounts import RowAccount
 from frazil.io.cryosparc_groups import find_cs_files, is_job_folder
 from frazil.io.cryosparc_join import CsColumns, write_joined
 from frazil.io.images import open_particles
@@ -43,7 +44,7 @@ def import_particles(
         remedy = f"give -o X{wanted}" if wanted else "leave -o out"
         raise InputError(f"-o {out}: {path} cannot be written so, {what}; {remedy}")
     table = open_particles(path, places, class_index=class_index)
-    yield from describe_input(table, PackSettings(), {})
+    yield from describe_input(table, PackSettings(), RowAccount.all_of(len(table)))
     yield from account(table)
     if out is None:
         return
@@ -57,15 +58,12 @@ def import_particles(
 
 
 def account(table: ParticleTable) -> Iterator[str]:
-    """Yield the account of rows, images, stacks and identities."""
+    """Yield the account of images, stacks and identities."""
     rows = table.rows
     used = np.unique(rows["source"])
     there = sum(Path(table.sources[number]).is_file() for number in used.tolist())
     images = len(DistinctImages.of(table).rows)
-    yield (
-        f"rows: {len(table)} in, 0 dropped, {len(table)} out; {images} different images in "
-        f"{len(used)} stacks, of which {there} were found"
-    )
+    yield (f"images: {images} different ones in {len(used)} stacks, of which {there} were found")
     uids = np.sort(rows["uid"][rows["uid"] != 0])
     repeats = int((uids[1:] == uids[:-1]).sum())
     if repeats:

@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 
 from frazil.errors import InputError, MissingFileError
+from frazil.io.accounts import RowAccount
 from frazil.io.identities import Identities
 from frazil.io.images import GONE, open_particles
 from frazil.io.particles import ParticleTable
@@ -21,8 +22,8 @@ from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.manifest import SourceFile
 
 
-def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
-    """Return the particles asked for, and the number of rows dropped by each reason.
+def read_input(settings: InputSettings) -> tuple[ParticleTable, RowAccount]:
+    """Return the particles asked for, and how many rows of the input they are.
 
     Pickles of poses and CTF belong to all rows of the particle file, before --ind.
 
@@ -38,7 +39,7 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
     )
     table = join_pickles(table, settings.poses, settings.ctf)
     if settings.ind is None:
-        return table, {}
+        return table, RowAccount.all_of(len(table))
     notes = list(table.notes)
     indices = read_rows(
         Path(settings.ind),
@@ -47,7 +48,8 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
         table.origin,
         notes.append,
     )
-    return replace(table.take(indices), notes=tuple(notes)), {"--ind": len(table) - len(indices)}
+    account = RowAccount(len(table), len(indices), {"--ind": len(table) - len(indices)})
+    return replace(table.take(indices), notes=tuple(notes)), account
 
 
 def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> ParticleTable:
@@ -133,7 +135,7 @@ def image_fingerprint(table: ParticleTable, settings: PackSettings) -> str:
 
     Poses and CTF are not part of it: they can change without repacking.
     """
-    unimportant = {"max_threads", "memory", "strict", "overwrite"}
+    unimportant = {"max_threads", "memory", "strict", "drop_bad", "overwrite"}
     important = {k: v for k, v in msgspec.structs.asdict(settings).items() if k not in unimportant}
     digest = xxhash.xxh3_64()
     digest.update(msgspec.json.encode(important, order="sorted"))

@@ -89,6 +89,11 @@ class PackSettings(ImageSettings, frozen=True, kw_only=True):
         int, option("--seed", metavar="S", help="seed of the random order in the store", ge=0)
     ] = 0
     strict: Annotated[
-        bool, option("--strict", help="make images with non-finite pixels an error")
+        bool,
+        option("--strict", help="make non-finite, constant or far outlying images an error"),
+    ] = False
+    drop_bad: Annotated[
+        bool,
+        option("--drop-bad", help="leave out the rows of such images (they stay in the store)"),
     ] = False
     overwrite: Annotated[bool, option("--overwrite", help="replace an existing output")] = False

@@ -81,8 +81,7 @@ def begin_or_resume(
     loader = ParticleLoader(
         store, LoaderSettings(batch_size=1, window_rows=WINDOW_ROWS), selected, data.box_px
     )
-    if loader.excluded:
-        say(f"{loader.excluded} images hold pixels that are not finite and are left out")
+    say(particles.rows_used(loader, selected).line("used"))
     if loader.columns.ctf_parameters is None:
         say("no CTF is known: images are taken as they are")
     rows = np.sort(loader.columns.rows.numpy())
