@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.atomic import atomic_path
-from frazil.io.identities import Found, Identify, Identities, find, turned
+from frazil.io.identities import MOST_IMAGES, Found, Identify, Identities, find, turned
 from frazil.io.pick_list import read_picks
 from frazil.io.pickles import read_selection
 
@@ -235,7 +235,8 @@ def _check(path: Path, identities: Identities) -> None:
     if fit and identities.source is not None and identities.index is not None:
         fit = 0 <= int(identities.source.min()) <= int(identities.source.max())
         fit = fit and int(identities.source.max()) < len(identities.sources)
-        fit = fit and int(identities.index.min()) >= 0
+        fit = fit and 0 <= int(identities.index.min()) <= int(identities.index.max())
+        fit = fit and int(identities.index.max()) < MOST_IMAGES
     if identities.rotation is not None:
         fit = fit and identities.rotation.shape == (n, 3, 3)
     if not fit:
