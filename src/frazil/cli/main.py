@@ -31,6 +31,7 @@ COMMANDS = {
     "parse_ctf_csparc": ("parse_ctf_csparc", "write ctf.pkl from a cryoSPARC .cs file"),
     "select_random": ("select_random", "write a random subset of particle indices"),
     "select": ("select", "choose particles by a condition on any column, by identity"),
+    "export": ("export", "write a subset or new columns into the original .cs or .star"),
     "info": ("info", "say what is in a particle file, a store, a volume or a pickle"),
     "verify": ("verify", "check every byte of a store against its checksums"),
     "train_vae": ("train_vae", "train cryoDRGN's variational autoencoder"),

@@ -171,7 +171,7 @@ def _appended(lines: Iterator[bytes], table: StarTable, columns: Columns) -> Ite
     """Yield rows with the values of new columns behind their last value."""
     texts = [_texts(values, label, table.path, True) for label, values in columns.items()]
     for line, values in zip(lines, zip(*texts, strict=True), strict=True):
-        stop = token_spans(line)[-1][1]
+        stop = token_spans(line)[-1][1] if b"#" in line else len(line.rstrip())
         new = "".join(f" {value}" for value in values).encode("utf-8", "surrogateescape")
         yield line[:stop] + new + line[stop:]
 
