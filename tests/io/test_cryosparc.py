@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from frazil.errors import InputError, MissingFileError
 from frazil.io.cryosparc import CsColumns, particles_from_cs, read_alignment, read_cs, write_cs
+from frazil.io.paths import Places
 
 BLOB = [
     ("blob/path", "S32"),
@@ -77,7 +78,7 @@ def drop(array: np.ndarray[Any, Any], *prefixes: str) -> np.ndarray[Any, Any]:
 
 def test_every_field_arrives_in_our_units(tmp_path: Path) -> None:
     array = particles()
-    table = particles_from_cs(cs(tmp_path, array), tmp_path / "project")
+    table = particles_from_cs(cs(tmp_path, array), Places(tmp_path / "project"))
     rows = table.rows
     assert rows["uid"].tolist() == array["uid"].tolist()
     assert table.box_px == 64 and table.blob_sign == -1 and table.notes == ()

@@ -11,17 +11,18 @@ from frazil.analysis.particle_facts import describe_particles
 from frazil.analysis.store_facts import describe_run, describe_store
 from frazil.errors import InputError, MissingFileError
 from frazil.io.cryosparc_groups import is_job_folder
+from frazil.io.paths import NO_HINTS, Places
 from frazil.runs.folder import is_run
 from frazil.store.writer import partial_path
 
 
-def describe(path: Path, datadir: Path | None = None) -> Facts:
+def describe(path: Path, places: Places = NO_HINTS) -> Facts:
     """Return the facts of a particle file, store, run, MRC file, pickle or .npy file.
 
     Parameters
     ----------
     path : the file or folder.
-    datadir : folder that the stacks of a particle file are relative to.
+    places : where the stacks of a particle file may be, beside what the file says.
 
     Raises
     ------
@@ -33,14 +34,14 @@ def describe(path: Path, datadir: Path | None = None) -> Facts:
     if unfinished or (path / "shards").is_dir():
         return describe_store(path)
     if is_job_folder(path):
-        return describe_particles(path, datadir)
+        return describe_particles(path, places)
     if path.is_dir():
         raise InputError(f"{path}: this folder is no particle store, no run, no cryoSPARC job")
     if not path.exists():
         raise MissingFileError(f"{path}: no such file or folder")
     suffix = path.suffix.lower()
     if suffix in (".star", ".cs", ".csg", ".txt"):
-        return describe_particles(path, datadir)
+        return describe_particles(path, places)
     if suffix in (".mrc", ".mrcs", ".map", ".st"):
         return describe_mrc(path)
     if suffix in (".pkl", ".npy"):

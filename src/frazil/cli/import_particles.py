@@ -11,6 +11,9 @@ SRC is the folder of a cryoSPARC job, a .csg, a .cs with its passthrough files, 
 import argparse
 from pathlib import Path
 
+from frazil.cli.flags import add_settings, read_settings
+from frazil.io.paths import PlaceSettings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of import."""
@@ -21,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="X.cs: all fields, joined on uid; X.star: with the stacks' paths as found",
     )
-    parser.add_argument("--datadir", type=Path, metavar="DIR", help="folder of the stacks")
+    add_settings(parser, PlaceSettings)
     parser.add_argument(
         "--class",
         dest="class_index",
@@ -35,5 +38,6 @@ def run(args: argparse.Namespace) -> None:
     """Print the report, and write the file."""
     from frazil.preprocess.importing import import_particles
 
-    for line in import_particles(args.source, args.datadir, args.class_index, args.o):
+    places = read_settings(args, PlaceSettings).places()
+    for line in import_particles(args.source, places, args.class_index, args.o):
         print(line, flush=True)

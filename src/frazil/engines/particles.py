@@ -16,6 +16,7 @@ from tqdm import tqdm
 from frazil.errors import InputError, MissingFileError
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
+from frazil.io.paths import Places
 from frazil.io.pickles import check_indices, read_indices
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import ParticleLoader
@@ -54,9 +55,8 @@ class ParticleFlags(Protocol):
     def ind(self) -> str | None:
         """A pickle of the selected rows."""
 
-    @property
-    def datadir(self) -> str | None:
-        """Folder of the stacks that are named in the input."""
+    def places(self) -> Places:
+        """Where the stacks that are named in the input may be."""
 
     @property
     def cache(self) -> str | None:
@@ -156,8 +156,9 @@ def read_table(given: ParticleFlags, say: Say) -> ParticleTable:
     InputError, MissingFileError : the input cannot be used, or has no poses.
     """
     path = Path(given.particles)
-    datadir = Path(given.datadir) if given.datadir else None
-    table = open_particles(path, datadir, poses=given.poses is None, class_index=given.class_index)
+    table = open_particles(
+        path, given.places(), poses=given.poses is None, class_index=given.class_index
+    )
     if not len(table):
         raise InputError(f"{path}: holds no particles; give a file with at least one row")
     return _joined(table, given, say)

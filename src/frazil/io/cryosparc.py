@@ -21,7 +21,7 @@ from frazil.io.cryosparc_files import read_cs, write_cs
 from frazil.io.cryosparc_groups import find_cs_files
 from frazil.io.cryosparc_join import CsColumns
 from frazil.io.particles import ParticleTable, empty_rows
-from frazil.io.paths import resolve_stacks
+from frazil.io.paths import NO_HINTS, Places, resolve_stacks
 
 __all__ = ["CsColumns", "particles_from_cs", "read_alignment", "read_cs", "write_cs"]
 
@@ -149,7 +149,7 @@ def _shape_of(columns: CsColumns, name: str) -> tuple[int, ...]:
 
 def particles_from_cs(
     path: Path,
-    datadir: Path | None = None,
+    places: Places = NO_HINTS,
     *,
     class_index: int | None = None,
     poses: bool = True,
@@ -163,7 +163,7 @@ def particles_from_cs(
     Parameters
     ----------
     path : the file or folder.
-    datadir : folder that blob/path is relative to (the cryoSPARC project).
+    places : where the stacks may be, beside what the file says.
     class_index : the class to take, of a folder or file that has several; see `alignment_field`.
     poses : False leaves poses and half-sets unknown, whatever there is.
 
@@ -183,7 +183,7 @@ def particles_from_cs(
     uid = columns.get("uid")
     if uid is not None:
         rows["uid"] = uid
-    sources, box_px, blob_sign = _fill_blob(rows, columns, datadir, notes)
+    sources, box_px, blob_sign = _fill_blob(rows, columns, places, notes)
     _fill_ctf(rows, columns, notes)
     optics_groups = _fill_optics(rows, columns)
     alignment = read_alignment(columns, class_index) if poses else None
@@ -245,7 +245,7 @@ def _note_expansion(columns: CsColumns, notes: list[str]) -> None:
 
 
 def _fill_blob(
-    rows: NDArray[np.void], columns: CsColumns, datadir: Path | None, notes: list[str]
+    rows: NDArray[np.void], columns: CsColumns, places: Places, notes: list[str]
 ) -> tuple[tuple[str, ...], int | None, int | None]:
     """Fill source, index and pixel size; return (stacks, box, sign)."""
     path = columns.path
@@ -271,7 +271,7 @@ def _fill_blob(
     if len(signs) > 1:
         notes.append(f"{path}: blob/sign is mixed (some particles are dark, some light)")
     blob_sign = int(signs[0]) if len(signs) == 1 else None
-    return resolve_stacks(stacks.texts, path, datadir), box_px, blob_sign
+    return resolve_stacks(stacks.texts, path, places), box_px, blob_sign
 
 
 def _fill_ctf(rows: NDArray[np.void], columns: CsColumns, notes: list[str]) -> None:

@@ -13,6 +13,7 @@ from frazil.io.cryosparc_groups import find_cs_files, is_job_folder
 from frazil.io.cryosparc_join import CsColumns, write_joined
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
+from frazil.io.paths import Places
 from frazil.io.star import copy_rows
 from frazil.preprocess.inputs import DistinctImages
 from frazil.preprocess.report import describe_input
@@ -20,14 +21,14 @@ from frazil.preprocess.settings import PackSettings
 
 
 def import_particles(
-    path: Path, datadir: Path | None, class_index: int | None, out: Path | None
+    path: Path, places: Places, class_index: int | None, out: Path | None
 ) -> Iterator[str]:
     """Yield what was found in a particle set; write it as one file when `out` is given.
 
     Parameters
     ----------
     path : a particle file, or the folder of a cryoSPARC job.
-    datadir : folder that the stacks are relative to.
+    places : where the stacks may be, beside what the file says.
     class_index : the class to take of a cryoSPARC job that has several.
     out : X.cs for cryoSPARC's particles: all fields of all files, joined on uid. X.star for
         RELION's: the file as it was, with the stacks' paths as they were found.
@@ -41,7 +42,7 @@ def import_particles(
         what = "import writes .cs of cryoSPARC and .star of RELION particles"
         remedy = f"give -o X{wanted}" if wanted else "leave -o out"
         raise InputError(f"-o {out}: {path} cannot be written so, {what}; {remedy}")
-    table = open_particles(path, datadir, class_index=class_index)
+    table = open_particles(path, places, class_index=class_index)
     yield from describe_input(table, PackSettings(), {})
     yield from account(table)
     if out is None:

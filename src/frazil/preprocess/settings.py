@@ -6,13 +6,14 @@ Owns: the fields and their help. Does not own: reading particles or packing them
 import os
 from typing import Annotated, Literal
 
+from frazil.io.paths import PlaceSettings
 from frazil.settings import Settings, option
 from frazil.store.manifest import Precision
 
 WINDOW_OUTER = 0.99
 
 
-class InputSettings(Settings, frozen=True, kw_only=True):
+class InputSettings(PlaceSettings, frozen=True, kw_only=True):
     """Which particles, and where their poses and CTF are."""
 
     particles: Annotated[
@@ -23,10 +24,6 @@ class InputSettings(Settings, frozen=True, kw_only=True):
             "store, but for packing)",
         ),
     ]
-    datadir: Annotated[
-        str | None,
-        option("--datadir", metavar="DIR", help="folder that stacks named in the input lie in"),
-    ] = None
     poses: Annotated[
         str | None, option("--poses", metavar="PKL", help="poses, if not those of the input")
     ] = None
