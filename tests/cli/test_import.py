@@ -9,6 +9,7 @@ import pytest
 from frazil.cli.main import main
 from frazil.io.cryosparc import particles_from_cs, write_cs
 from frazil.io.images import open_particles
+from frazil.io.paths import Places
 from frazil.store.manifest import read_manifest
 from frazil.store.reader import ParticleStore
 from tests.io import cs_jobs
@@ -51,8 +52,8 @@ def test_the_joined_file_holds_all_fields_of_all_files_and_reads_alike(
         known = name.replace("alignments_class_1", "alignments3D") if job == "ab-initio" else name
         np.testing.assert_array_equal(joined[name], truth[known], name)
     class_of_poses = class_index if job == "ab-initio" else None
-    first = particles_from_cs(project / "J24", project, class_index=class_index)
-    again = particles_from_cs(out, project, class_index=class_of_poses)
+    first = particles_from_cs(project / "J24", class_index=class_index)
+    again = particles_from_cs(out, Places(project), class_index=class_of_poses)
     assert np.array_equal(first.rows.tobytes(), again.rows.tobytes())
     assert first.sources == again.sources
 
@@ -120,7 +121,7 @@ def test_the_star_that_is_written_names_the_stacks_as_found(
     assert "shift (1.5, -2) px (_rlnOriginX/Y) x 2 A/px = (3, -4) A" in text
     assert "poses: _rlnAngleRot, _rlnAngleTilt, _rlnAnglePsi of data_" in text
     assert "2 different images in 2 stacks, of which 2 were found" in text
-    first, again = open_particles(star, project), open_particles(out)
+    first, again = open_particles(star, Places(project)), open_particles(out)
     assert first.sources == again.sources and first.rows.tobytes() == again.rows.tobytes()
     expected = star.read_text().replace("J2/extract", str(project / "J2/extract"))
     assert out.read_text() == expected  # everything else byte for byte

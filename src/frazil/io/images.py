@@ -133,7 +133,9 @@ def _read_headers(
     rows = zip(first_rows.tolist(), names, headers, strict=True)
     missing = [(row, name) for row, name, header in rows if header is None]
     if missing:
-        raise MissingFileError(missing_message(Path(table.origin), missing, names, table.places))
+        origin = Path(table.origin)
+        file = origin / "particles.cs" if origin.is_dir() else origin  # of a job's folder
+        raise MissingFileError(missing_message(file, missing, names, table.places))
     return {n: header for n, header in zip(used.tolist(), headers, strict=True) if header}
 
 
