@@ -133,8 +133,23 @@ def _read_headers(
     rows = zip(first_rows.tolist(), names, headers, strict=True)
     missing = [(row, name) for row, name, header in rows if header is None]
     if missing:
-        raise MissingFileError(missing_message(Path(table.origin), missing, names, table.places))
+        raise MissingFileError(_missing_line(table, missing, names))
     return {n: header for n, header in zip(used.tolist(), headers, strict=True) if header}
+
+
+def missing_stacks(table: ParticleTable) -> str | None:
+    """Return one line on the stacks that are not there; None when all that a row uses are."""
+    used, first_rows = np.unique(table.rows["source"], return_index=True)
+    names = [table.sources[number] for number in used.tolist()]
+    rows = zip(first_rows.tolist(), names, strict=True)
+    missing = [(row, name) for row, name in rows if not Path(name).is_file()]
+    return _missing_line(table, missing, names) if missing else None
+
+
+def _missing_line(table: ParticleTable, missing: list[tuple[int, str]], names: list[str]) -> str:
+    origin = Path(table.origin)
+    file = origin / "particles.cs" if origin.is_dir() else origin  # of a job's folder
+    return missing_message(file, missing, names, table.places)
 
 
 def _domain(table: ParticleTable, headers: dict[int, MrcHeader]) -> Domain:

@@ -20,6 +20,21 @@ def describe_input(
     table: ParticleTable, settings: PackSettings, account: RowAccount
 ) -> Iterator[str]:
     """Yield what was found in the input, and what will be done to the sign of the images."""
+    yield headline(table)
+    yield account.line("to pack")
+    yield from table.provenance
+    yield from table.notes
+    dark = settings.uninvert_data
+    if table.blob_sign == (1 if dark else -1):
+        found, flag = ("light", "without") if dark else ("dark", "with")
+        yield (
+            f"blob/sign says the particles are {found}; "
+            f"if the map comes out inverted, run again {flag} --uninvert-data"
+        )
+
+
+def headline(table: ParticleTable) -> str:
+    """Return how many particles there are, in how many stacks, and with what."""
     have = [
         name
         for name, there in (
@@ -31,17 +46,7 @@ def describe_input(
         if there
     ]
     used = len(np.unique(table.rows["source"]))
-    yield f"{table.origin}: {len(table)} particles in {used} stacks; with {', '.join(have) or '-'}"
-    yield account.line("to pack")
-    yield from table.provenance
-    yield from table.notes
-    dark = settings.uninvert_data
-    if table.blob_sign == (1 if dark else -1):
-        found, flag = ("light", "without") if dark else ("dark", "with")
-        yield (
-            f"blob/sign says the particles are {found}; "
-            f"if the map comes out inverted, run again {flag} --uninvert-data"
-        )
+    return f"{table.origin}: {len(table)} particles in {used} stacks; with {', '.join(have) or '-'}"
 
 
 def describe_plan(plan: PackPlan) -> Iterator[str]:
