@@ -57,8 +57,6 @@ def run(args: argparse.Namespace) -> None:
         say("the pixel size is not known: 1 A/px is written, and resolutions are in pixels")
     if loader.columns.ctf_parameters is None:
         say("no CTF is known: images are taken as they are")
-    if loader.excluded:
-        say(f"{loader.excluded} images hold pixels that are not finite and are left out")
     say(f"back-projecting {loader.row_count} images of {loader.box_px} px")
     result = reconstruct(loader, settings)
     out.mkdir(parents=True, exist_ok=True)

@@ -51,10 +51,12 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--chunk {args.chunk}: must be at least 1")
     if args.b is not None:
         print("-b no longer changes anything: batches are sized by memory")
+    if settings.drop_bad and out.suffix != ".frz":
+        raise InputError(f"--drop-bad: is for a store, give -o X.frz; {out} keeps every row")
     if args.dask and out.suffix != ".frz":
         raise InputError(f"--dask {args.dask}: packs a store; give -o X.frz")
-    table, dropped = read_input(read_settings(args, InputSettings))
-    for line in describe_input(table, settings, dropped):
+    table, account = read_input(read_settings(args, InputSettings))
+    for line in describe_input(table, settings, account):
         print(line, flush=True)
     plan = plan_packing(table, out, settings, out.suffix != ".frz", in_parts=bool(args.dask))
     for line in describe_plan(plan):
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with connected(args.dask, settings.max_threads) as workers:
             command = shlex.join(sys.argv)
-            store = pack(table, out, settings, dropped, command, workers=workers)
+            store = pack(table, out, settings, account, command, workers=workers)
         print("\n".join(describe_store(store)))
     else:
         print(f"wrote {write_fourier_stacks(table, out, settings, args.chunk)}")

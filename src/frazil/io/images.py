@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.cryosparc import particles_from_cs
+from frazil.io.cryosparc_groups import is_job_folder
 from frazil.io.direct import bypass_cache, is_cached
 from frazil.io.mrc import MrcHeader, open_file, read_header, read_headers, read_open_images
 from frazil.io.particles import ParticleTable
@@ -34,8 +35,14 @@ GONE = "is not there any more; put it back with its time of change (cp -p), and 
 _MAX_OPEN_FILES = 128
 
 
-def open_particles(path: Path, places: Places = NO_HINTS, *, poses: bool = True) -> ParticleTable:
-    """Return the particles of a .mrcs/.mrc stack, .star, .cs, .txt list, or .ft.txt/.ft.mrcs.
+def open_particles(
+    path: Path,
+    places: Places = NO_HINTS,
+    *,
+    poses: bool = True,
+    class_index: int | None = None,
+) -> ParticleTable:
+    """Return the particles of a stack, .star, .cs, .csg, cryoSPARC job folder, .txt or .ft.txt.
 
     The kind goes by the suffix. The box comes from the metadata, or else from the first stack where
     that is there.
@@ -44,7 +51,8 @@ def open_particles(path: Path, places: Places = NO_HINTS, *, poses: bool = True)
     ----------
     path : the input file.
     places : where the stacks may be, beside what the file says.
-    poses : False leaves the poses of a .cs file out (an ab-initio .cs is refused otherwise).
+    poses : False leaves the poses of a .cs file out (one with poses by class is refused otherwise).
+    class_index : the class to take of a cryoSPARC job that has several.
 
     Raises
     ------
@@ -63,10 +71,13 @@ def open_particles(path: Path, places: Places = NO_HINTS, *, poses: bool = True)
         table = particles_from_txt(path, places)
     elif suffix == ".star":
         table = particles_from_star(path, places)
-    elif suffix == ".cs":
-        table = particles_from_cs(path, places, poses=poses)
+    elif suffix in (".cs", ".csg") or is_job_folder(path):
+        table = particles_from_cs(path, places, class_index=class_index, poses=poses)
     else:
-        raise InputError(f"{path}: particles in .mrcs, .star, .cs, .txt or .ft.txt are wanted")
+        raise InputError(
+            f"{path}: particles in .mrcs, .star, .cs, .csg, .txt or .ft.txt, or the folder of a "
+            "cryoSPARC job, are wanted"
+        )
     if table.box_px is None and len(table):
         first = Path(table.sources[table.rows["source"][0]])
         if first.is_file():

@@ -8,16 +8,9 @@ from pathlib import Path
 from frazil.errors import FrazilError, InputError
 from frazil.io.mrc import read_header
 from frazil.io.particles import ParticleTable
-from frazil.io.star import StarFile
 
 DIFFERENT = 1e-3
 """Relative difference above which a flag and the file disagree."""
-
-_PIXEL_SIZES = (
-    ("_rlnImagePixelSize",),
-    ("_rlnMagnification", "_rlnDetectorPixelSize"),
-    ("_rlnPixelSize",),
-)
 
 
 def check_output(out: Path) -> None:
@@ -42,16 +35,6 @@ def check_even(box_px: int | None) -> None:
 def differ(given: float, found: float) -> bool:
     """Return whether two values differ by more than 0.1 % (a zero differs from all but zero)."""
     return abs(given - found) > DIFFERENT * abs(found)
-
-
-def states_pixel_size(star: StarFile) -> bool:
-    """Return whether a STAR file says the pixel size anywhere."""
-    return any(all(states(star, label) for label in labels) for labels in _PIXEL_SIZES)
-
-
-def states(star: StarFile, label: str) -> bool:
-    """Return whether the particles or the optics groups of a STAR file have a column."""
-    return label in star.particles or label in star.blocks.get("optics", ())
 
 
 def box_of(table: ParticleTable) -> tuple[int | None, str]:
