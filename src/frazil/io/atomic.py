@@ -86,6 +86,15 @@ def write_npy_atomic(path: Path, array: np.ndarray[Any, Any]) -> None:
     """
     if array.dtype.hasobject:
         raise InputError(f"{path}: an array of Python objects cannot be written as .npy")
+    header, fortran_order = npy_header(array)
+    data = array.T if fortran_order else np.ascontiguousarray(array)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(header)
+        file.write(data.reshape(-1).view(np.uint8).data)
+
+
+def npy_header(array: np.ndarray[Any, Any]) -> tuple[bytes, bool]:
+    """Return what a .npy file of an array of this type and shape begins with, and its order."""
     # Not by np.save: on a full disk it raises an OSError that does not say so.
     header = io.BytesIO()
     facts = np.lib.format.header_data_from_array_1_0(array)
@@ -94,10 +103,7 @@ def write_npy_atomic(path: Path, array: np.ndarray[Any, Any]) -> None:
     except ValueError:  # longer than 64 kB
         header = io.BytesIO()
         np.lib.format.write_array_header_2_0(header, facts)
-    data = array.T if facts["fortran_order"] else np.ascontiguousarray(array)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(header.getvalue())
-        file.write(data.reshape(-1).view(np.uint8).data)
+    return header.getvalue(), bool(facts["fortran_order"])
 
 
 def _sync(path: Path) -> None:

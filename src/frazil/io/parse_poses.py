@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from frazil.errors import InputError
 from frazil.geometry.rotations import from_cryosparc
 from frazil.io.cryosparc import CsAlignment, CsColumns, read_alignment
+from frazil.io.outputs import check_output
 from frazil.io.parse import (
     DIFFERENT,
     box_of,
     box_warning,
     check_even,
-    check_output,
     check_some,
     differ,
     states_pixel_size,
