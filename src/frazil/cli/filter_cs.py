@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the rows and say how many."""
     from tqdm import tqdm
 
-    from frazil.io.cryosparc import read_cs
+    from frazil.io.cryosparc_files import read_cs
     from frazil.io.cs_rows import copy_cs_rows
     from frazil.io.outputs import check_output
     from frazil.io.pickles import read_selection

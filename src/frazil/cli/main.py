@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": ("demo", "simulate a small set, pack, train, and write volumes and a report"),
     "simulate": ("simulate", "write a particle set with known structures and poses"),
     "plan": ("plan", "say what packing and training will take, before anything is begun"),
+    "import": ("import_particles", "say what is in a particle set, and write it as one file"),
     "preprocess": ("preprocess", "pack particles into a store, or into cryoDRGN's .ft.txt stacks"),
     "downsample": ("downsample", "Fourier-crop a stack or a volume"),
     "parse_pose_star": ("parse_pose_star", "write pose.pkl from a RELION .star file"),

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from frazil.errors import InputError, MissingFileError
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
+from frazil.io.paths import Places
 from frazil.io.pickles import check_indices, read_indices
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import ParticleLoader
@@ -47,12 +48,15 @@ class ParticleFlags(Protocol):
         """A pickle of CTF parameters, in place of those of the input."""
 
     @property
+    def class_index(self) -> int | None:
+        """Class of a cryoSPARC job that has several."""
+
+    @property
     def ind(self) -> str | None:
         """A pickle of the selected rows."""
 
-    @property
-    def datadir(self) -> str | None:
-        """Folder of the stacks that are named in the input."""
+    def places(self) -> Places:
+        """Where the stacks that are named in the input may be."""
 
     @property
     def cache(self) -> str | None:
@@ -152,8 +156,9 @@ def read_table(given: ParticleFlags, say: Say) -> ParticleTable:
     InputError, MissingFileError : the input cannot be used, or has no poses.
     """
     path = Path(given.particles)
-    datadir = Path(given.datadir) if given.datadir else None
-    table = open_particles(path, datadir, poses=given.poses is None)
+    table = open_particles(
+        path, given.places(), poses=given.poses is None, class_index=given.class_index
+    )
     if not len(table):
         raise InputError(f"{path}: holds no particles; give a file with at least one row")
     return _joined(table, given, say)
@@ -186,7 +191,9 @@ def _joined(table: ParticleTable, given: ParticleFlags, say: Say) -> ParticleTab
     table = join_pickles(table, given.poses, given.ctf)
     # Rows that lack a pose among others that have one are named by the loader.
     if not np.isfinite(table.rows["rotation"]).any():
-        raise InputError(f"{given.particles}: holds no poses; give --poses")
+        why = next((note for note in table.notes if "no 3D poses: " in note), "")
+        because = f" ({why.partition('no 3D poses: ')[2]})" if why else ""
+        raise InputError(f"{given.particles}: holds no poses{because}; give --poses")
     for note in table.notes:
         say(note)
     return table

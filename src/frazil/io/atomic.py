@@ -86,24 +86,29 @@ def write_npy_atomic(path: Path, array: np.ndarray[Any, Any]) -> None:
     """
     if array.dtype.hasobject:
         raise InputError(f"{path}: an array of Python objects cannot be written as .npy")
-    header, fortran_order = npy_header(array)
-    data = array.T if fortran_order else np.ascontiguousarray(array)
+    # Not by np.save: on a full disk it raises an OSError that does not say so.
+    facts = np.lib.format.header_data_from_array_1_0(array)
+    data = array.T if facts["fortran_order"] else np.ascontiguousarray(array)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(header)
+        file.write(_header(facts))
         file.write(data.reshape(-1).view(np.uint8).data)
 
 
-def npy_header(array: np.ndarray[Any, Any]) -> tuple[bytes, bool]:
-    """Return what a .npy file of an array of this type and shape begins with, and its order."""
-    # Not by np.save: on a full disk it raises an OSError that does not say so.
+def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
+    """Return what a .npy file of (count,) begins with."""
+    descr = np.lib.format.dtype_to_descr(dtype)
+    return _header({"descr": descr, "fortran_order": False, "shape": (count,)})
+
+
+def _header(facts: Any) -> bytes:
+    """Return the header of a .npy file, of version 1.0 where it fits."""
     header = io.BytesIO()
-    facts = np.lib.format.header_data_from_array_1_0(array)
     try:
         np.lib.format.write_array_header_1_0(header, facts)
     except ValueError:  # longer than 64 kB
         header = io.BytesIO()
         np.lib.format.write_array_header_2_0(header, facts)
-    return header.getvalue(), bool(facts["fortran_order"])
+    return header.getvalue()
 
 
 def _sync(path: Path) -> None:

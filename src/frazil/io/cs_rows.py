@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError
 from frazil.io.atomic import atomic_path, npy_header
-from frazil.io.cryosparc import read_cs
+from frazil.io.cryosparc_files import read_cs
 
 _BLOCK_BYTES = 16 << 20
 
@@ -30,11 +30,9 @@ def copy_cs_rows(
     array = read_cs(path)
     if array.dtype.hasobject:
         raise InputError(f"{path}: has a column of Python objects; export it again")
-    # A view of the right shape without memory: only its type and shape are used.
-    header, _ = npy_header(np.broadcast_to(np.zeros((), array.dtype), (len(rows),)))
     step = max(1, _BLOCK_BYTES // max(1, array.dtype.itemsize))
     with atomic_path(Path(out)) as temporary, temporary.open("wb") as file:
-        file.write(header)
+        file.write(npy_header(array.dtype, len(rows)))
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             file.write(array[part].tobytes())

@@ -9,7 +9,8 @@ names are given on here).
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "header_of",
     "open_file",
     "read_header",
+    "read_headers",
     "read_images",
     "read_open_images",
     "read_volume",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _CHUNK_BYTES = 16 << 20
+_OPENING_THREADS = 8
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _REMEDIES = {
     3: "complex int16 (a transform); convert it to real-space images (mode 2)",
@@ -99,6 +102,22 @@ def read_header(path: Path) -> MrcHeader:
         return header_of(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def read_headers(paths: Sequence[str]) -> list[MrcHeader | None]:
+    """Return the headers of several files, None where there is no file; errors as `read_header`.
+
+    Each is one open, fstat and read; threads do it, because on a network file system each waits.
+    """
+
+    def header_or_none(path: str) -> MrcHeader | None:
+        try:
+            return read_header(Path(path))
+        except MissingFileError:
+            return None
+
+    with ThreadPoolExecutor(_OPENING_THREADS) as pool:
+        return list(pool.map(header_or_none, paths))
 
 
 def open_file(path: Path) -> int:

@@ -140,6 +140,7 @@ def ctf_from_cs(settings: CtfCsSettings) -> ParsedCtf:
     """
     columns = CsColumns(Path(settings.input))
     check_some(len(columns), settings.input)
+    columns.load(["blob/shape", "blob/psize_A", *(field for field, _ in _CS)])
     lines = [f"{len(columns)} particles"]
     shape = columns.get("blob/shape")
     found_px = None if shape is None else int(shape[0, 0])

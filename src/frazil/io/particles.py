@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from frazil.errors import InputError
 from frazil.geometry.ctf import CTF_COLUMNS as CTF_PARAMETERS
+from frazil.io.paths import NO_HINTS, Places
 
 PARTICLE_DTYPE = np.dtype(
     [
@@ -82,7 +83,9 @@ class ParticleTable:
     optics_groups, groups : names that the columns `optics_group` and `group` index.
     blob_sign : cryoSPARC's blob/sign, -1 when particles are dark; None when unknown or mixed.
     origin : the file that the table came from, as the user gave it.
+    places : where the user says that stacks are.
     notes : lines worth telling the user.
+    provenance : lines that say which file and column each quantity came from.
     """
 
     rows: NDArray[np.void]
@@ -92,7 +95,9 @@ class ParticleTable:
     groups: tuple[str, ...] = ()
     blob_sign: int | None = None
     origin: str = ""
+    places: Places = NO_HINTS
     notes: tuple[str, ...] = ()
+    provenance: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows.dtype != PARTICLE_DTYPE or self.rows.ndim != 1:

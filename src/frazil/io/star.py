@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from frazil.errors import InputError
 from frazil.geometry.rotations import from_relion_euler
 from frazil.io.particles import CTF_COLUMNS, ParticleTable, empty_rows
-from frazil.io.paths import resolve_stacks
+from frazil.io.paths import NO_HINTS, Places, resolve_stacks
 from frazil.io.star_format import StarFile, StarTable, read_star
+from frazil.io.star_provenance import star_provenance
 from frazil.io.star_writer import copy_rows, write_star
 
 __all__ = [
@@ -46,7 +47,7 @@ _GROUPS = ("_rlnGroupName", "_rlnTomoParticleName")
 
 
 def particles_from_star(
-    path: Path, datadir: Path | None = None, *, pixel_size_ang: float | None = None
+    path: Path, places: Places = NO_HINTS, *, pixel_size_ang: float | None = None
 ) -> ParticleTable:
     """Return the particles of a RELION STAR file (3.0, 3.1, 4, 5).
 
@@ -61,7 +62,7 @@ def particles_from_star(
     Parameters
     ----------
     path : STAR file.
-    datadir : folder that the stacks are relative to.
+    places : where the stacks may be, beside what the file says.
     pixel_size_ang : pixel size to use whatever the file says; shifts in pixels are scaled by it.
 
     Raises
@@ -87,12 +88,13 @@ def particles_from_star(
     groups = reader.fill_groups(rows)
     return ParticleTable(
         rows,
-        resolve_stacks(names, Path(path), datadir),
+        resolve_stacks(names, Path(path), places),
         reader.box_px(),
         optics_groups,
         groups,
         origin=str(path),
         notes=tuple(reader.notes),
+        provenance=star_provenance(reader.star, rows),
     )
 
 

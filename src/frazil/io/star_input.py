@@ -51,7 +51,7 @@ def _from_star(settings: WriteStarSettings) -> list[str]:
             )
     star = read_star(source)
     rows = _rows(settings, len(star.particles))
-    table = particles_from_star(source, _datadir(settings))
+    table = particles_from_star(source, settings.places())
     names = star.particles.strings("_rlnImageName")
     renamed = _full_names(table) if settings.full_path else names
     chosen = [renamed[row] for row in rows.tolist()]
@@ -69,7 +69,7 @@ def _from_star(settings: WriteStarSettings) -> list[str]:
 def _from_others(settings: WriteStarSettings) -> list[str]:
     """Write the particles of stacks, a list or a .cs."""
     source, out = Path(settings.particles), Path(settings.out)
-    table = open_particles(source, _datadir(settings), poses=settings.poses is None)
+    table = open_particles(source, settings.places(), poses=settings.poses is None)
     if settings.ctf is None and not table.has_ctf:
         raise InputError(f"{source}: says nothing of the CTF; give --ctf ctf.pkl")
     lines = []
@@ -87,10 +87,6 @@ def _from_others(settings: WriteStarSettings) -> list[str]:
     scale = ", ".join(f"{size:.6g}" for size in sizes[:3].tolist())
     lines.append(f"{out}: {len(rows)} of {len(table)} particles, {scale} A/px")
     return lines
-
-
-def _datadir(settings: WriteStarSettings) -> Path | None:
-    return Path(settings.datadir) if settings.datadir else None
 
 
 def _rows(settings: WriteStarSettings, count: int) -> Rows:

@@ -6,16 +6,14 @@ stack_tools`, `frazil.analysis.mask`).
 
 from typing import Annotated
 
+from frazil.io.paths import PlaceSettings
 from frazil.settings import Settings, option
 
-_Datadir = Annotated[
-    str | None, option("--datadir", metavar="DIR", help="folder of the stacks that the input names")
-]
 _Stack = Annotated[str, option("-o", metavar="MRCS", help="stack to write")]
 _Particles = Annotated[str, option("mrcs", help="particles: .mrcs, .txt, .star or .cs")]
 
 
-class WriteStarSettings(Settings, frozen=True, kw_only=True):
+class WriteStarSettings(PlaceSettings, frozen=True, kw_only=True):
     """Flags of write_star."""
 
     particles: Annotated[str, option("particles", help="particles: .mrcs, .txt, .star or .cs")]
@@ -27,7 +25,6 @@ class WriteStarSettings(Settings, frozen=True, kw_only=True):
     ind: Annotated[
         str | None, option("--ind", metavar="PKL", help="rows to keep, in this order")
     ] = None
-    datadir: _Datadir = None
     full_path: Annotated[
         bool, option("--full-path", help="name stacks by absolute paths; default: as in the input")
     ] = False
@@ -36,16 +33,15 @@ class WriteStarSettings(Settings, frozen=True, kw_only=True):
     ] = False
 
 
-class PhaseFlipSettings(Settings, frozen=True, kw_only=True):
+class PhaseFlipSettings(PlaceSettings, frozen=True, kw_only=True):
     """Flags of phase_flip."""
 
     particles: _Particles
     ctf: Annotated[str, option("ctf_params", help="ctf.pkl")]
-    datadir: _Datadir = None
     out: _Stack
 
 
-class TranslateSettings(Settings, frozen=True, kw_only=True):
+class TranslateSettings(PlaceSettings, frozen=True, kw_only=True):
     """Flags of translate_mrcs."""
 
     particles: _Particles
@@ -53,7 +49,6 @@ class TranslateSettings(Settings, frozen=True, kw_only=True):
     scale: Annotated[float, option("--tscale", metavar="X", help="multiply the shifts by this")] = (
         1.0
     )
-    datadir: _Datadir = None
     out: _Stack
     png: Annotated[
         str | None, option("--out-png", metavar="PNG", help="also draw the first nine images")

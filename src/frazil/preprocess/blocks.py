@@ -65,7 +65,9 @@ def encode_block(
         few = slice(start, start + ENCODED_TOGETHER)
         packed = packed_coefficients(torch.from_numpy(images[few]), transform)
         power[few] = shell_power(packed, disc)  # (n, D/2)
-        packed[torch.from_numpy(~np.isfinite(power[few].sum(1)))] = 0
+        whole = np.isfinite(power[few].sum(1))
+        if not whole.all():
+            packed[torch.from_numpy(~whole)] = 0
         # float32 is stored as it is.
         facts["gain"][few] = 1 if exact else image_gains(power[few], reference, counts)
         gain = torch.from_numpy(facts["gain"][few].copy())

@@ -75,7 +75,7 @@ def downsample(settings: DownsampleSettings, say: Say = print) -> list[str]:
     _check_names(settings, out)
     if settings.is_volume:
         return [_downsample_volume(source, out, settings)]
-    table = open_particles(source, _path(settings.datadir), poses=False)
+    table = open_particles(source, settings.places(), poses=False)
     rows = _selection(settings, len(table))
     table = used_sources(table.take(rows))
     with open_images(table) as images:

@@ -28,8 +28,12 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
     ------
     InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_selection`.
     """
-    datadir = Path(settings.datadir) if settings.datadir else None
-    table = open_particles(Path(settings.particles), datadir, poses=settings.poses is None)
+    table = open_particles(
+        Path(settings.particles),
+        settings.places(),
+        poses=settings.poses is None,
+        class_index=settings.class_index,
+    )
     table = join_pickles(table, settings.poses, settings.ctf)
     if settings.ind is None:
         return table, {}

@@ -34,6 +34,7 @@ def describe_input(
     used = len(np.unique(table.rows["source"]))
     yield f"{table.origin}: {len(table)} particles in {used} stacks; with {', '.join(have) or '-'}"
     yield from (f"dropped {count} rows: {reason}" for reason, count in dropped.items())
+    yield from table.provenance
     yield from table.notes
     dark = settings.uninvert_data
     if table.blob_sign == (1 if dark else -1):

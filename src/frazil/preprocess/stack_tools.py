@@ -43,7 +43,7 @@ def phase_flip_stack(settings: PhaseFlipSettings, say: Say = print) -> list[str]
     InputError : CTF of other particles, Fourier images, or an output that is an input.
     """
     source, out = Path(settings.particles), Path(settings.out)
-    table = open_particles(source, _datadir(settings.datadir), poses=False)
+    table = open_particles(source, settings.places(), poses=False)
     header_ang = table.rows["pixel_size_ang"]
     table = table.with_ctf(read_ctf(Path(settings.ctf), len(table)))
     lines = scale_warning(table, header_ang, settings.ctf)
@@ -64,7 +64,7 @@ def translate_stack(settings: TranslateSettings, say: Say = print) -> list[str]:
     InputError : shifts of other particles, Fourier images, or an output that is an input.
     """
     source, out = Path(settings.particles), Path(settings.out)
-    table = open_particles(source, _datadir(settings.datadir), poses=False)
+    table = open_particles(source, settings.places(), poses=False)
     shift = torch.from_numpy(read_shifts(Path(settings.shifts), len(table), settings.scale))
 
     def change(images: torch.Tensor, rows: NDArray[np.int64]) -> torch.Tensor:
@@ -81,7 +81,7 @@ def _write_changed(
     with open_images(table) as images:
         if images.domain == "hartley":
             raise InputError(f"{table.origin}: holds Fourier images; give the real-space stacks")
-        block = max(1, BLOCK_BYTES // (4 * images.box_px**2))
+        block = min(len(table), max(1, BLOCK_BYTES // (4 * images.box_px**2)))
         _plan(images, out, block, say)
         pixel_size_ang = shared_pixel_size(table, np.arange(len(table)))
         bad = _stream(images, out, change, (block, what, pixel_size_ang))
@@ -137,7 +137,3 @@ def _changed(images: Images, rows: NDArray[np.int64], change: Change) -> Images:
         few = slice(start, start + SUB_BATCH)
         images[few] = change(torch.from_numpy(images[few]), rows[few]).numpy()
     return images
-
-
-def _datadir(text: str | None) -> Path | None:
-    return Path(text) if text else None
