@@ -14,8 +14,9 @@ from frazil.io.images import open_particles
 from frazil.io.outputs import check_output
 from frazil.io.parse import scale_warning
 from frazil.io.particles import ParticleTable
+from frazil.io.paths import NO_HINTS, resolve_stacks
 from frazil.io.pickles import read_ctf, read_poses, read_selection
-from frazil.io.star import copy_rows, particles_from_star, read_star, write_star
+from frazil.io.star import copy_rows, particles_from_star, read_star, split_image_name, write_star
 from frazil.io.star_format import StarTable
 from frazil.io.star_particles import MADE, star_blocks
 from frazil.io.text import read_list
@@ -51,18 +52,21 @@ def _from_star(settings: WriteStarSettings) -> list[str]:
             )
     star = read_star(source)
     rows = _rows(settings, len(star.particles))
+    said = f"{out}: {len(rows)} of {len(star.particles)} particles"
+    same_version = ("optics" in star.blocks) != settings.relion30
+    if same_version and not settings.full_path:
+        copy_rows(source, out, rows)
+        return [f"{said}, all columns as they were"]
     table = particles_from_star(source, settings.places())
-    names = star.particles.strings("_rlnImageName")
-    renamed = _full_names(table) if settings.full_path else names
-    chosen = [renamed[row] for row in rows.tolist()]
-    said = f"{out}: {len(rows)} of {len(table)} particles"
-    has_optics = "optics" in star.blocks
-    if has_optics != settings.relion30 or not table.has_pixel_size:
-        copy_rows(source, out, rows, {"_rlnImageName": chosen} if settings.full_path else None)
-        kind = "" if has_optics != settings.relion30 else " (no pixel size, so the version stays)"
-        return [f"{said}, all columns kept{kind}"]
-    kept = _other_columns(star.particles, rows)
-    write_star(out, star_blocks(table.take(rows), chosen, kept, settings.relion30))
+    full = settings.full_path
+    all_names = _full_names(table) if full else star.particles.strings("_rlnImageName")
+    names = [all_names[row] for row in rows.tolist()]
+    if same_version or not table.has_pixel_size:
+        copy_rows(source, out, rows, {"_rlnImageName": names})
+        kept = "" if same_version else "; no pixel size is known, so the version stays"
+        return [f"{said}, all other columns as they were{kept}"]
+    other = _other_columns(star.particles, rows)
+    write_star(out, star_blocks(table.take(rows), names, other, settings.relion30))
     return [f"{said}, RELION {'3.0' if settings.relion30 else '3.1'}", *table.notes]
 
 
@@ -127,8 +131,13 @@ def _other_columns(particles: StarTable, rows: Rows) -> dict[str, list[str]]:
 
 def _unfound(out: Path) -> list[str]:
     """Return the note that a stack will not be found by the name that the file gives it."""
-    stacks = particles_from_star(out).sources
-    lost = [stack for stack in stacks if not Path(stack).is_file()]
+    names = read_star(out).particles.iterate("_rlnImageName")
+    stacks = list(dict.fromkeys(split_image_name(name)[1] for name in names))
+    try:
+        found = resolve_stacks(stacks, out, NO_HINTS)
+    except InputError as error:  # two names of one file; the copy names them as the input does
+        return [f"note: {error}"]
+    lost = [path for path in found if not Path(path).is_file()]
     if not lost:
         return []
     return [
