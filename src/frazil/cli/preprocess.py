@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--chunk {args.chunk}: must be at least 1")
     if args.b is not None:
         print("-b no longer changes anything: batches are sized by memory")
+    if settings.pixel_size_ang is not None and out.suffix != ".frz":
+        raise InputError(f"--Apix {settings.pixel_size_ang:g}: packs a store; give -o X.frz")
     if args.dask and out.suffix != ".frz":
         raise InputError(f"--dask {args.dask}: packs a store; give -o X.frz")
     table, dropped = read_input(read_settings(args, InputSettings))
