@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
         print("-b no longer changes anything: batches are sized by memory")
     if settings.drop_bad and out.suffix != ".frz":
         raise InputError(f"--drop-bad: is for a store, give -o X.frz; {out} keeps every row")
+    if settings.pixel_size_ang is not None and out.suffix != ".frz":
+        raise InputError(f"--Apix {settings.pixel_size_ang:g}: packs a store; give -o X.frz")
     if args.dask and out.suffix != ".frz":
         raise InputError(f"--dask {args.dask}: packs a store; give -o X.frz")
     table, account = read_input(read_settings(args, InputSettings))

@@ -39,6 +39,12 @@ def box_of(table: ParticleTable) -> tuple[int | None, str]:
     Where the metadata does not say it, it is that of the first stack; (None, "") when that is not
     there or not readable, because poses and CTF can be parsed without images.
     """
+    boxes = sorted(set(table.boxes_px))
+    if len(boxes) > 1:
+        raise InputError(
+            f"{table.origin}: holds images of {' and '.join(map(str, boxes))} px; a pickle is of "
+            "one box, so pack the file itself (frazil preprocess), which resamples them"
+        )
     if table.box_px is not None:
         return table.box_px, table.origin
     if not len(table):

@@ -58,6 +58,7 @@ def describe_plan(plan: PackPlan) -> Iterator[str]:
         f"{plan.source_box_px} px), write {size_text(plan.output_bytes)} ({size.box_px} px, "
         f"{kept}); {size_text(plan.free_bytes)} free at {plan.out.parent}"
     )
+    yield from (f"plan: {line}" for line in plan.resampled)
     fewer = "" if plan.threads == plan.max_threads else f" of {plan.max_threads}, for the memory"
     if size.in_parts:
         each, what = plan.buffer_bytes(1), "each worker process takes"
