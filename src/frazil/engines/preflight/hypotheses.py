@@ -4,6 +4,7 @@ Owns: the hypothesis, the list of those that are tried, and what each one means.
 well they do (`score`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -57,3 +58,109 @@ class Hypothesis:
 def scaled(factor: float) -> Matrix:
     """Return the matrix that multiplies shifts by a factor."""
     return ((factor, 0.0), (0.0, factor))
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One thing that may be wrong: what it is called, what it means, and what mends it.
+
+    Attributes
+    ----------
+    name : as it stands in preflight.json.
+    family : of alternatives that exclude one another.
+    says : the finding, a sentence without its end.
+    remedy : what to do, an imperative.
+    change : from a hypothesis to the one in which this is mended.
+    """
+
+    name: str
+    family: Family
+    says: str
+    remedy: str
+    change: Callable[[Hypothesis], Hypothesis]
+
+
+_POSES = "give the right --poses, or mend the file that they came from and pack again"
+
+
+def _moved(name: str, matrix: Matrix, says: str, remedy: str) -> Alternative:
+    return Alternative(name, "shifts", says, remedy, lambda h: h.with_shift(matrix))
+
+
+def _rescaled(factor: float) -> Alternative:
+    return _moved(
+        f"shifts x{factor:g}",
+        scaled(factor),
+        f"shifts fit best when multiplied by {factor:g}",
+        "check the box that they were parsed with (parse_pose_star and parse_pose_csparc -D: the "
+        f"box given was about {factor:g} times the true one) and the pixel size; then {_POSES}",
+    )
+
+
+def _pixel(factor: float) -> Alternative:
+    return Alternative(
+        f"pixel size x{factor:g}",
+        "pixel",
+        f"the CTF fits best when the pixel size is multiplied by {factor:g}",
+        "check the pixel size, the box given to parse_ctf_star or parse_ctf_csparc (-D) and the "
+        "unit of the defocus; then give the right --ctf, or pack again",
+        lambda h: replace(h, pixel_scale=h.pixel_scale * factor),
+    )
+
+
+def _other_transfer(name: str, kind: Transfer, says: str, remedy: str) -> Alternative:
+    return Alternative(name, "transfer", says, remedy, lambda h: replace(h, transfer=kind))
+
+
+def _other_rows(name: str, rows: Rows, says: str) -> Alternative:
+    remedy = f"poses and images are off by one row: {_POSES}"
+    return Alternative(name, "rows", says, remedy, lambda h: replace(h, rows=rows))
+
+
+_NEGATED = "their sign is that of another program; " + _POSES
+ALTERNATIVES = (
+    Alternative(
+        "rotations transposed",
+        "rotations",
+        "rotations fit when transposed",
+        f"they take the image frame to the model frame; transpose them, and {_POSES}",
+        lambda h: replace(h, transposed=not h.transposed),
+    ),
+    _other_rows("poses of the row before", "before", "each image fits the pose of the row before"),
+    _other_rows("poses of the row after", "after", "each image fits the pose of the row after"),
+    _moved("shifts negated", scaled(-1), "shifts fit when negated", _NEGATED),
+    _moved("shifts negated in x", ((-1, 0), (0, 1)), "shifts fit when x is negated", _NEGATED),
+    _moved("shifts negated in y", ((1, 0), (0, -1)), "shifts fit when y is negated", _NEGATED),
+    _moved(
+        "shifts swapped",
+        ((0, 1), (1, 0)),
+        "shifts fit when x and y are swapped",
+        f"a shift is (x, y), not (row, column); {_POSES}",
+    ),
+    _moved(
+        "shifts applied already",
+        scaled(0),
+        "images fit best without their shifts",
+        f"they were centred when they were extracted; set the shifts to 0, and {_POSES}",
+    ),
+    *map(_rescaled, (0.25, 0.5, 0.75, 4 / 3, 2.0, 4.0)),
+    _other_transfer(
+        "phase-flipped",
+        "flipped",
+        "images fit |CTF|: their phases were flipped",
+        "extract them again without phase flipping (frazil models the CTF itself)",
+    ),
+    _other_transfer(
+        "CTF-premultiplied",
+        "premultiplied",
+        "images fit CTF^2: they were multiplied by their CTF",
+        "extract them again without CTF premultiplication (frazil models the CTF itself)",
+    ),
+    _other_transfer(
+        "no CTF",
+        "none",
+        "images fit no CTF better than the one given",
+        "check that the CTF belongs to these images; if they were corrected for it, leave it out",
+    ),
+    *map(_pixel, (0.5, 2 / 3, 1.5, 2.0)),
+)

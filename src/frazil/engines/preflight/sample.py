@@ -15,8 +15,8 @@ from frazil.engines.pca.grids import Geometry
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.store.records import ParticleRecords
 
-# What `score.Prepared` holds of a coefficient: two complex numbers and a factor, all float32.
-COEFFICIENT_BYTES = 28
+# What is held of a coefficient: the data, what two hypotheses make of them, and their factors.
+COEFFICIENT_BYTES = 36
 _BATCH_ROWS = 1000
 
 
@@ -100,7 +100,7 @@ def read_sample(
     InputError : a row has no pose, or there is nothing to read.
     CorruptDataError : a shard is damaged.
     """
-    settings = LoaderSettings(batch_size=_BATCH_ROWS)
+    settings = LoaderSettings(batch_size=_BATCH_ROWS, window_rows=_BATCH_ROWS)
     loader = ParticleLoader(store, settings, rows, box_px)
     geometry = Geometry.of(loader.box_px)
     batches = list(loader.in_order())

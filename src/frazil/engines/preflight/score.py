@@ -35,7 +35,8 @@ _FSC_RANGE = (0.02, 0.98)
 class Prepared:
     """A sample under a hypothesis: what the loops take.
 
-    `factor` (n, P) float32 is the transfer; `data` (n, P) complex64 is centred; `rotations` (n, 3, 3).
+    `factor` (n, P) float32 is the transfer; `data` (n, P) complex64 is centred; `rotations` are
+    (n, 3, 3) float32.
     """
 
     hypothesis: Hypothesis
