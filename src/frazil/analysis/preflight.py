@@ -8,6 +8,7 @@ else reads them.
 """
 
 import errno
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from frazil.store.reader import ParticleStore
 from frazil.store.records import ParticleRecords
 
 REPORT_NAME, FIGURE_NAME = "preflight.json", "preflight.png"
+_LINE_CHARACTERS = 62
 _NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -139,7 +141,7 @@ def preflight_figure(found: Preflight) -> Figure:
         _draw_spectra(panels[1, 0], found)
         _draw_trials(panels[1, 1], report)
         panels[1, 2].axis("off")
-        panels[1, 2].text(0, 1, _text(report), va="top", fontsize=9, wrap=True)
+        panels[1, 2].text(0, 1, _text(report), va="top", fontsize=8)
         return figure
 
 
@@ -155,8 +157,10 @@ def _draw_fsc(axes: Axes, report: Report) -> None:
 def _draw_map(axes: Axes, volume: NDArray[np.float32]) -> None:
     middle = volume.shape[0] // 2
     slices = [volume[middle], volume[:, middle], volume[:, :, middle]]
-    axes.imshow(np.concatenate(slices, axis=1), cmap="gray", origin="lower")
-    axes.set(title="map, central slices xy, xz, yz", xticks=[], yticks=[])
+    projection = volume.mean(0) * np.ptp(slices[0]) / max(float(np.ptp(volume.mean(0))), 1e-20)
+    rows = [np.concatenate(pair, axis=1) for pair in ((slices[2], projection), slices[:2])]
+    axes.imshow(np.concatenate(rows), cmap="gray", origin="lower")
+    axes.set(title="map: slices xy, xz, yz; projection", xticks=[], yticks=[])
 
 
 def _draw_spectra(axes: Axes, found: Preflight) -> None:
@@ -185,4 +189,4 @@ def _draw_trials(axes: Axes, report: Report) -> None:
 def _text(report: Report) -> str:
     """Return the findings as a paragraph each."""
     lines = [line.removeprefix("preflight: ") for line in report.lines()]
-    return "\n\n".join(lines)
+    return "\n\n".join(textwrap.fill(line, _LINE_CHARACTERS) for line in lines)

@@ -19,7 +19,7 @@ _EDGE_RING = 0.1
 _POWER_RING = 2.0
 EVEN_VIEWS = 0.5
 # Gains of these differ little from what is given: whether they can be told apart is no news.
-_NEAR = ("shifts x0.75", "shifts x1.33333", "pixel size x0.666667", "pixel size x1.5")
+_NEAR = ("shifts x0.75", "shifts x1.3", "pixel size x0.67", "pixel size x1.5")
 
 
 @dataclass(frozen=True)

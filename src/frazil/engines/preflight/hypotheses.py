@@ -71,6 +71,7 @@ class Alternative:
     says : the finding, a sentence without its end.
     remedy : what to do, an imperative.
     change : from a hypothesis to the one in which this is mended.
+    factor : what is multiplied, where it is a number that may be another as well (`with_factor`).
     """
 
     name: str
@@ -78,6 +79,11 @@ class Alternative:
     says: str
     remedy: str
     change: Callable[[Hypothesis], Hypothesis]
+    factor: float | None = None
+
+    def with_factor(self, factor: float) -> "Alternative":
+        """Return the same alternative with another factor."""
+        return _pixel(factor) if self.family == "pixel" else _rescaled(factor)
 
 
 _POSES = "give the right --poses, or mend the file that they came from and pack again"
@@ -88,23 +94,25 @@ def _moved(name: str, matrix: Matrix, says: str, remedy: str) -> Alternative:
 
 
 def _rescaled(factor: float) -> Alternative:
-    return _moved(
-        f"shifts x{factor:g}",
+    found = _moved(
+        f"shifts x{factor:.2g}",
         scaled(factor),
-        f"shifts fit best when multiplied by {factor:g}",
+        f"shifts fit best when multiplied by {factor:.2g}",
         "check the box that they were parsed with (parse_pose_star and parse_pose_csparc -D: the "
-        f"box given was about {factor:g} times the true one) and the pixel size; then {_POSES}",
+        f"box given was about {factor:.2g} times the true one) and the pixel size; then {_POSES}",
     )
+    return replace(found, factor=factor)
 
 
 def _pixel(factor: float) -> Alternative:
     return Alternative(
-        f"pixel size x{factor:g}",
+        f"pixel size x{factor:.2g}",
         "pixel",
-        f"the CTF fits best when the pixel size is multiplied by {factor:g}",
+        f"the CTF fits best when the pixel size is multiplied by {factor:.2g}",
         "check the pixel size, the box given to parse_ctf_star or parse_ctf_csparc (-D) and the "
         "unit of the defocus; then give the right --ctf, or pack again",
         lambda h: replace(h, pixel_scale=h.pixel_scale * factor),
+        factor,
     )
 
 

@@ -92,8 +92,11 @@ def score(sample: Sample, prepared: Prepared) -> Score:
         numerator = torch.stack([found[0] for found in sums])
         weight = torch.stack([found[1] for found in sums])
         grids, curve = damped_maps(numerator, weight, geometry)
-        tasks = [(grids[1], halves[0]), (grids[0], halves[1])]
-        found = list(pool.map(lambda task: _products(prepared, *task, geometry), tasks))
+
+        def products(number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            return _products(prepared, grids[1 - number], halves[number], geometry)
+
+        found = list(pool.map(products, (0, 1)))
     cross = np.concatenate([part[0] for part in found])  # (n, S - 1)
     power = np.concatenate([part[1] for part in found])
     total = power.sum(0)
@@ -157,7 +160,8 @@ def grid_fsc(numerator: Tensor, weight: Tensor, geometry: Geometry) -> NDArray[n
     shell, copies = geometry.voxel_shell[inside], geometry.voxel_copies[inside]
 
     def over_shells(values: Tensor) -> NDArray[np.float64]:
-        return np.bincount(shell, copies * values.numpy()[inside], minlength=shells)
+        weights = copies * values.numpy()[inside]
+        return np.bincount(shell, weights, minlength=shells).astype(np.float64)
 
     power = over_shells(a.abs() ** 2) * over_shells(b.abs() ** 2)
     curve = over_shells((a * b.conj()).real) / np.sqrt(np.where(power > 0, power, 1.0))

@@ -20,6 +20,8 @@ _STRONG = 40.0
 SIGNIFICANT = 6.0
 RELATIVE = 0.02
 _ROUNDS = 3
+# By which the factor of a winner is divided and multiplied, one after the other.
+_STEPS = (1.25, 1.1)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Comparison:
         total = float(difference.sum())
         larger = max(found.total, present.total, 1e-12)
         return cls(name, total, total / error if error > 0 else 0.0, total / larger)
+
+
+Entry = tuple[Alternative, Comparison, Score]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +107,12 @@ def search(sample: Sample) -> Outcome:
         better = [entry for entry in found if entry[1].wins]
         if not better:
             break
-        best, comparison, present = max(better, key=lambda entry: entry[1].difference)
+        best, comparison, found_score = max(better, key=lambda entry: entry[1].difference)
+        if best.factor is not None:
+            best, comparison, found_score = _refined(
+                (best, comparison, found_score), trial, prepared, present
+            )
+        present = found_score
         changes.append(best)
         won.append(comparison)
         prepared = Prepared.of(trial, best.change(prepared.hypothesis))
@@ -143,6 +153,18 @@ def _try(
 ) -> tuple[Comparison, Score]:
     found = _score_of(sample, alternative.change(prepared.hypothesis), prepared)
     return Comparison.of(alternative.name, found, present), found
+
+
+def _refined(best: Entry, sample: Sample, prepared: Prepared, present: Score) -> Entry:
+    """Return the entry of the best factor near that of a winner, to a twentieth."""
+    for step in _STEPS:
+        centre = best[0].factor or 1.0
+        for factor in (centre / step, centre * step):
+            other = best[0].with_factor(factor)
+            entry = (other, *_try(sample, other, prepared, present))
+            if entry[1].difference > best[1].difference:
+                best = entry
+    return best
 
 
 def _score_of(sample: Sample, hypothesis: Hypothesis, former: Prepared) -> Score:
