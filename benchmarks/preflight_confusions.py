@@ -20,7 +20,7 @@ from frazil.engines.preflight.run import preflight
 from frazil.engines.preflight.settings import PreflightSettings
 
 PREFERRED = "preferred orientation"
-COMMON = {"box_px": 64, "shift_px": 2.0}
+COMMON = {"box_px": 48, "shift_px": 2.0}
 SETS: dict[str, dict[str, Any]] = {
     "arm, SNR 0.1": {"snr": 0.1, "seed": 1},
     "arm, SNR 0.01": {"snr": 0.01, "seed": 2, "noise": "coloured"},
@@ -102,7 +102,7 @@ def main() -> None:
     """Run the sets asked for, or print the table of lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where sets are simulated, and kept")
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--sets", nargs="+", default=[*SETS, *ALONE])
     parser.add_argument("--mistakes", nargs="+", default=list(EXPECTED))
     parser.add_argument("--table", type=Path)

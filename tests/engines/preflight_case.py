@@ -37,7 +37,7 @@ EXPECTED = {
     "wrong -D (x1.5)": {"shifts x1.5"},
     "rotations transposed": {"rotations transposed"},
     "rows reordered": {"poses of other images"},
-    "rows off by one": {"poses of the row after"},
+    "poses off by one": {"poses of the row after"},
     "poses of another set": {"poses of other images"},
     "pixel size of the CTF x2": {"pixel size x0.5"},
     "pixel size of the CTF x0.5": {"pixel size x2"},
@@ -101,7 +101,9 @@ ROW_MISTAKES: dict[str, Callable[[Rows], Rows]] = {
     "rows reordered": lambda rows: _pose_columns(
         rows, np.random.default_rng(5).permutation(len(rows))
     ),
-    "rows off by one": lambda rows: _pose_columns(rows, np.arange(-1, len(rows) - 1)),
+    "poses off by one": lambda rows: changed(
+        rows, **{name: np.roll(rows[name], 1, axis=0) for name in ("rotation", "shift_ang")}
+    ),
     "poses of another set": _of_another_set,
     "pixel size of the CTF x2": _scaled_pixel(2, shifts_too=True),
     "pixel size of the CTF x0.5": _scaled_pixel(0.5, shifts_too=True),

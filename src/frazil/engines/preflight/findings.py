@@ -46,11 +46,14 @@ class Facts:
 
 def findings(outcome: Outcome, shape: Shape, facts: Facts) -> list[Finding]:
     """Return all findings, mistakes first."""
-    found = [*_of_signal(outcome, facts), *_of_metadata(outcome)]
+    found = list(_of_signal(outcome))
+    # What seems to fit a ball better than the rest says nothing of the metadata.
     if outcome.poses.sigmas > SIGNIFICANT:
-        found += [*_of_contrast(shape, facts), *_of_spikes(shape)]
+        found += [*_of_metadata(outcome), *_of_contrast(shape, facts), *_of_spikes(shape)]
         found += _of_what_was_not_told(outcome, facts)
     found += _of_views(facts)
+    if not any(change.family == "transfer" for change in outcome.changes):
+        found += _of_power(facts)
     order = ("mistake", "warning", "unknown")
     return sorted(found, key=lambda finding: order.index(finding.kind))
 
@@ -62,7 +65,7 @@ def verdict(found: list[Finding], outcome: Outcome) -> Verdict:
     return "looks right" if outcome.poses.sigmas > SIGNIFICANT else "cannot tell"
 
 
-def _of_signal(outcome: Outcome, facts: Facts) -> Iterator[Finding]:
+def _of_signal(outcome: Outcome) -> Iterator[Finding]:
     """Yield whether images and poses have anything to do with each other."""
     poses, ball = outcome.poses.sigmas, outcome.ball
     if poses > SIGNIFICANT:
@@ -100,7 +103,7 @@ def _of_metadata(outcome: Outcome) -> Iterator[Finding]:
             remedy=change.remedy,
         )
     ctf = outcome.ctf
-    if ctf is not None and outcome.poses.sigmas > SIGNIFICANT and ctf.sigmas < SIGNIFICANT:
+    if ctf is not None and ctf.sigmas < SIGNIFICANT:
         yield Finding(
             name="CTF",
             kind="unknown",
@@ -191,6 +194,10 @@ def _of_views(facts: Facts) -> Iterator[Finding]:
             remedy="expand symmetry if poses cover one asymmetric unit only; else tilt, or balance "
             "views with --ind",
         )
+
+
+def _of_power(facts: Facts) -> Iterator[Finding]:
+    """Yield a ring in the power spectrum; where the noise carries the CTF, that has rings."""
     resolution, factor = facts.ring
     if factor > _POWER_RING:
         yield Finding(

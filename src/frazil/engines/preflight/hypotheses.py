@@ -26,8 +26,8 @@ class Hypothesis:
     shift : matrix that multiplies (x, y) of every shift.
     transfer : what multiplies the slices: CTF, |CTF|, CTF^2 or 1.
     pixel_scale : multiplies the pixel size in the CTF.
-    rows : whose rotations: the image's own, those of another image drawn at random, or those of the
-        row before or after.
+    rows : whose poses: the image's own, those of the row before or after, or the rotations of
+        another image drawn at random, with the own shifts.
     other_ctf : the CTF of another image drawn at random.
     """
 
@@ -45,7 +45,8 @@ class Hypothesis:
 
     def same_shift(self, other: "Hypothesis") -> bool:
         """Return whether images are moved alike under both."""
-        return self.shift == other.shift
+        moved = [h.rows if h.rows in ("before", "after") else "own" for h in (self, other)]
+        return self.shift == other.shift and moved[0] == moved[1]
 
     def with_shift(self, matrix: Matrix) -> "Hypothesis":
         """Return the hypothesis with a matrix applied after its own."""

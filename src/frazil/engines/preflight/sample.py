@@ -19,6 +19,8 @@ from frazil.store.records import ParticleRecords
 COEFFICIENT_BYTES = 36
 _BATCH_ROWS = 1000
 
+Poses = tuple[Tensor, Tensor]
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -31,9 +33,9 @@ class Sample:
     half : (n,) 0 or 1; rows that share an image are in the same half.
     data : (n, P) complex64, coefficients over the root mean square of their shell in their optics
         group: nearly all of it is noise, so this whitens.
-    rotations : (n, 3, 3) float32, model to image frame; `before` and `after` are those of the
-        rows before and after in the store's table.
+    rotations : (n, 3, 3) float32, model to image frame.
     shifts_px : (n, 2) float32, px of this box, (x, y) that centres the particle.
+    before, after : rotations and shifts of the rows before and after in the store's table.
     ctf : (n, 8) float32 of `geometry.ctf`, or None.
     group : (n,) int64, optics group.
     power : (groups, S) float64, mean |F|^2 by shell, in units of the loader; 0 for empty groups.
@@ -45,13 +47,18 @@ class Sample:
     half: NDArray[np.uint8]
     data: Tensor
     rotations: Tensor
-    before: Tensor
-    after: Tensor
     shifts_px: Tensor
+    before: Poses
+    after: Poses
     ctf: Tensor | None
     group: NDArray[np.int64]
     power: NDArray[np.float64]
     pixel_size_ang: float | None
+
+    def poses_of(self, rows: str) -> Poses:
+        """Return the poses of the images' own rows, or of those "before" or "after"."""
+        others = {"before": self.before, "after": self.after}
+        return others.get(rows, (self.rotations, self.shifts_px))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,9 +72,9 @@ class Sample:
             self.half[chosen],
             self.data[chosen],
             self.rotations[chosen],
-            self.before[chosen],
-            self.after[chosen],
             self.shifts_px[chosen],
+            (self.before[0][chosen], self.before[1][chosen]),
+            (self.after[0][chosen], self.after[1][chosen]),
             None if self.ctf is None else self.ctf[chosen],
             self.group[chosen],
             self.power,
@@ -113,21 +120,30 @@ def read_sample(
     power = shell_power(data, geometry.shell, group)
     deviation = np.sqrt(np.where(power > 0, power, 1.0)).astype(np.float32)
     data /= torch.from_numpy(deviation)[torch.from_numpy(group)][:, geometry.shell]
-    every = store.rows["rotation"]
     return Sample(
         geometry,
         read,
         (places["slot"] % 2).astype(np.uint8),
         data,
         torch.cat([batch.rotations for batch in batches]),
-        torch.from_numpy(np.array(every[read - 1])),
-        torch.from_numpy(np.array(every[(read + 1) % store.count])),
         torch.cat([batch.shifts_px for batch in batches]),
+        _stored_poses(store, read - 1, loader.box_px),
+        _stored_poses(store, (read + 1) % store.count, loader.box_px),
         torch.cat(parameters) if parameters else None,
         group,
         power,
         loader.pixel_size_ang,
     )
+
+
+def _stored_poses(store: ParticleRecords, rows: NDArray[np.int64], box_px: int) -> Poses:
+    """Return rotations and shifts (px) of rows; where there are none, identity and 0."""
+    chosen = store.rows[rows]
+    known = np.isfinite(chosen["rotation"]).all(axis=(1, 2))
+    rotation = np.where(known[:, None, None], chosen["rotation"], np.eye(3, dtype=np.float32))
+    pixel_ang = chosen["pixel_size_ang"] * (store.source_box_px / box_px)
+    shift_px = np.nan_to_num(chosen["shift_ang"] / pixel_ang[:, None], posinf=0.0, neginf=0.0)
+    return torch.from_numpy(rotation), torch.from_numpy(shift_px.astype(np.float32))
 
 
 def shell_power(

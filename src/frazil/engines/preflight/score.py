@@ -224,7 +224,7 @@ def _factor(sample: Sample, hypothesis: Hypothesis) -> Tensor:
 def _centred(sample: Sample, hypothesis: Hypothesis) -> Tensor:
     """Return the data (n, P) moved by the shifts of a hypothesis."""
     matrix = torch.tensor(hypothesis.shift, dtype=torch.float32)
-    shifts = sample.shifts_px @ matrix.T
+    shifts = sample.poses_of(hypothesis.rows)[1] @ matrix.T
     if not bool(shifts.any()):
         return sample.data
     disc = sample.geometry.disc
@@ -236,8 +236,7 @@ def _centred(sample: Sample, hypothesis: Hypothesis) -> Tensor:
 
 def _rotations(sample: Sample, hypothesis: Hypothesis) -> Tensor:
     """Return the rotations (n, 3, 3) of a hypothesis."""
-    named = {"before": sample.before, "after": sample.after}
-    found = named.get(hypothesis.rows, sample.rotations)
+    found = sample.poses_of(hypothesis.rows)[0]
     if hypothesis.rows == "shuffled":
         found = found.roll(1, 0)
     if hypothesis.transposed:

@@ -13,7 +13,7 @@ from frazil.engines.preflight.sample import Sample
 from frazil.engines.preflight.score import Prepared, Score, score
 
 # Particles that alternatives are tried on; all are taken where the signal is weak.
-TRIAL_PARTICLES = 4000
+TRIAL_PARTICLES = 2500
 _STRONG = 40.0
 # An alternative is named when it beats what is given by this many standard errors AND by this part
 # of the gain: real data are never modelled perfectly.

@@ -89,11 +89,14 @@ def centre_excess(volume: Tensor) -> float:
 def spike(values: Tensor) -> float:
     """Return how much the centre of an image or map stands out of its neighbours."""
     side, dims = values.shape[-1], values.ndim
-    neighbours = sum(values.roll(step, axis) for axis in range(dims) for step in (-1, 1))
-    excess = (values - torch.as_tensor(neighbours) / (2 * dims)).abs()
+    excess = values
+    for _ in range(2):  # twice, as the top of a small particle stands out once
+        around = sum(excess.roll(step, axis) for axis in range(dims) for step in (-1, 1))
+        excess = excess - torch.as_tensor(around) / (2 * dims)
+    excess = excess.abs()
     radius = radii(values) * side
     # The neighbours of a spike stand out of theirs, too.
-    near = (radius < _SPIKE_REACH * side) & (radius > 2.5)
+    near = (radius < _SPIKE_REACH * side) & (radius > 3.5)
     largest = float(excess[near].max())
     return float(excess[(side // 2,) * dims]) / largest if largest > 0 else 0.0
 
