@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": ("plan", "say what packing and training will take, before anything is begun"),
     "import": ("import_particles", "say what is in a particle set, and write it as one file"),
     "preprocess": ("preprocess", "pack particles into a store, or into cryoDRGN's .ft.txt stacks"),
+    "preflight": ("preflight", "check images, poses and CTF against each other before training"),
     "downsample": ("downsample", "Fourier-crop a stack or a volume"),
     "parse_pose_star": ("parse_pose_star", "write pose.pkl from a RELION .star file"),
     "parse_ctf_star": ("parse_ctf_star", "write ctf.pkl from a RELION .star file"),

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, InputSettings)
     add_settings(parser, PackSettings)
     parser.add_argument("-o", required=True, metavar="OUT", help="X.frz, X.mrcs or X.txt")
+    parser.add_argument("--no-preflight", action="store_true", help="do not check poses and CTF")
     parser.add_argument("-b", type=int, help="accepted; batches are sized by memory now")
     parser.add_argument(
         "--chunk", type=int, default=100_000, help="images per .ft.mrcs (default: 100000)"
@@ -70,6 +71,10 @@ def run(args: argparse.Namespace) -> None:
         with connected(args.dask, settings.max_threads) as workers:
             command = shlex.join(sys.argv)
             store = pack(table, out, settings, account, command, workers=workers)
-        print("\n".join(describe_store(store)))
+        print("\n".join(describe_store(store)), flush=True)
+        if store.manifest.has_pose and not args.no_preflight:
+            from frazil.analysis.preflight import show_preflight
+
+            show_preflight(store, lambda line: print(line, flush=True))
     else:
         print(f"wrote {write_fourier_stacks(table, out, settings, args.chunk)}")
