@@ -36,7 +36,7 @@ def open_loader(
     memory, halves = allowance(given.memory), 2 if settings.half_maps else 1
     packing = PackSettings(box_px=given.box_px, uninvert_data=given.uninvert_data)
     store = open_store(given, out, packing, say)
-    rows = selected = selected_rows(given, store.count)
+    rows = selected = selected_rows(given, store, say)
     if given.first is not None:
         rows = (np.arange(store.count) if rows is None else rows)[: given.first]
     box_px = given.box_px or store.box_px

@@ -77,7 +77,7 @@ def begin_or_resume(
     BudgetError : --memory is too small.
     """
     data, model = settings.data, settings.model
-    selected = particles.selected_rows(data, store.count)
+    selected = particles.selected_rows(data, store, say)
     loader = ParticleLoader(
         store, LoaderSettings(batch_size=1, window_rows=WINDOW_ROWS), selected, data.box_px
     )

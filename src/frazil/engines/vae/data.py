@@ -52,7 +52,7 @@ def open_store(settings: VaeSettings, outdir: Path, say: Say) -> ParticleRecords
         hint = "; --while-packing trains the first epoch meanwhile"
         return particles.open_store(data, outdir, packing, say, hint)
     table = particles.read_table(data, say)
-    source = LazyStore.of(table, packing, particles.selected_rows(data, len(table)))
+    source = LazyStore.of(table, packing, particles.selected_rows(data, table, say))
     how = "nothing is packed" if data.lazy else "the first epoch is trained while it is packed"
     say(
         f"{data.particles}: is read as it is, {how}; the unit of intensity is that of "
@@ -88,7 +88,7 @@ def make_loader(
     if data.norm is not None and not data.norm[1] > 0:
         raise InputError(f"--norm {data.norm[0]:g} {data.norm[1]:g}: the scale must be positive")
     seed = training.seed if training.shuffle_seed is None else training.shuffle_seed
-    selected = particles.selected_rows(data, store.count)
+    selected = particles.selected_rows(data, store, say)
     loader = ParticleLoader(
         store,
         LoaderSettings(
