@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": ("plan", "say what packing and training will take, before anything is begun"),
     "import": ("import_particles", "say what is in a particle set, and write it as one file"),
     "preprocess": ("preprocess", "pack particles into a store, or into cryoDRGN's .ft.txt stacks"),
+    "preflight": ("preflight", "check images, poses and CTF against each other before training"),
     "downsample": ("downsample", "Fourier-crop a stack or a volume"),
     "parse_pose_star": ("parse_pose_star", "write pose.pkl from a RELION .star file"),
     "parse_ctf_star": ("parse_ctf_star", "write ctf.pkl from a RELION .star file"),
@@ -41,6 +42,19 @@ COMMANDS = {
     "analyze": ("analyze", "embed and cluster latents, write volumes and a report"),
     "backproject_voxel": ("backproject_voxel", "write a consensus map with half maps and FSC"),
     "fsc": ("fsc", "Fourier shell correlation of two volumes"),
+    "write_star": ("write_star", "write a RELION .star from particles, CTF, poses and a selection"),
+    "filter_star": ("filter_star", "write chosen particles of a .star, all else byte for byte"),
+    "filter_cs": ("filter_cs", "write chosen particles of a .cs, all columns"),
+    "filter_pkl": ("filter_pkl", "write chosen rows of a pickle"),
+    "concat_pkls": ("concat_pkls", "join the rows of several pickles"),
+    "view_header": ("view_header", "print the header of a volume or stack"),
+    "view_cs_header": ("view_cs_header", "print the columns and first row of a .cs"),
+    "add_psize": ("add_psize", "set the pixel size in the header of a volume or stack"),
+    "flip_hand": ("flip_hand", "mirror a volume to the other hand"),
+    "invert_contrast": ("invert_contrast", "multiply a volume or stack by -1"),
+    "phase_flip": ("phase_flip", "multiply particles by the sign of their CTF"),
+    "translate_mrcs": ("translate_mrcs", "move particles by their shifts"),
+    "gen_mask": ("gen_mask", "write a soft mask of a volume"),
 }
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

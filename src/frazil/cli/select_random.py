@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the selection, and the rest when asked for."""
     from frazil.errors import InputError
-    from frazil.io.parse import check_output
+    from frazil.io.outputs import check_output
     from frazil.io.pickles import write_pickle
     from frazil.io.selections import other_rows, random_rows
 
