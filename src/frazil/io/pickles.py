@@ -272,6 +272,11 @@ def read_indices(path: Path, mask_length: int | None = None) -> NDArray[np.int64
     InputError : not a list of integers, empty, or a mask of another length.
     """
     path = Path(path)
+    if path.suffix == ".sel":
+        raise InputError(
+            f"{path}: knows particles by identity, row numbers are wanted here; make them with "
+            "frazil select FILE --and SEL -o ind.pkl"
+        )
     rows = _load_rows(path)
     if rows.dtype == bool and rows.ndim == 1:
         if mask_length not in (None, len(rows)):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.atomic import atomic_path
 from frazil.io.identities import MOST_IMAGES, Found, Identify, Identities, find, turned
+from frazil.io.images import open_particles
 from frazil.io.pick_list import read_picks
 from frazil.io.pickles import read_selection
 
@@ -146,6 +147,21 @@ def read_rows(
         for note in found.notes:
             say(f"{path}: {note}")
     return found.rows
+
+
+def read_rows_of(ind: Path, path: Path, count: int) -> NDArray[np.int64]:
+    """Return the rows (n,) of a particle file of `count` rows that a selection means.
+
+    Raises
+    ------
+    MissingFileError, InputError, CorruptDataError : see `read_rows`.
+    """
+
+    def identities(images: bool) -> Identities:
+        table = open_particles(path, poses=False)
+        return Identities.of(table.rows, table.sources)
+
+    return read_rows(ind, count, identities, str(path))
 
 
 def _names_particles(path: Path) -> bool:

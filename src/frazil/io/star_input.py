@@ -15,7 +15,8 @@ from frazil.io.outputs import check_output
 from frazil.io.parse import scale_warning
 from frazil.io.particles import ParticleTable
 from frazil.io.paths import NO_HINTS, resolve_stacks
-from frazil.io.pickles import read_ctf, read_poses, read_selection
+from frazil.io.pickles import read_ctf, read_poses
+from frazil.io.selection_file import read_rows_of
 from frazil.io.star import copy_rows, particles_from_star, read_star, split_image_name, write_star
 from frazil.io.star_format import StarTable
 from frazil.io.star_particles import MADE, star_blocks
@@ -95,7 +96,9 @@ def _from_others(settings: WriteStarSettings) -> list[str]:
 
 def _rows(settings: WriteStarSettings, count: int) -> Rows:
     """Return the rows to write, in the order of --ind."""
-    return read_selection(Path(settings.ind), count) if settings.ind else np.arange(count)
+    if not settings.ind:
+        return np.arange(count)
+    return read_rows_of(Path(settings.ind), Path(settings.particles), count)
 
 
 def _full_names(table: ParticleTable) -> list[str]:
