@@ -234,7 +234,7 @@ def test_a_folder_without_particles_is_refused(tmp_path: Path) -> None:
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Return bytes with one to eight changed, put in, taken out or cut off, mostly near the start."""
+    """Return bytes with one to eight changed, put in, taken out or cut off."""
     out = bytearray(data)
     for _ in range(rng.randrange(1, 9)):
         place = rng.randrange(min(len(out), 1200) if rng.random() < 0.8 else len(out))
