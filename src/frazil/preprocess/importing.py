@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from frazil.errors import InputError
+from frazil.io.accounts import RowAccount
 from frazil.io.cryosparc_groups import find_cs_files, is_job_folder
 from frazil.io.cryosparc_join import CsColumns, write_joined
 from frazil.io.images import missing_stacks, open_particles
@@ -64,7 +65,7 @@ def describe_set(table: ParticleTable) -> Iterator[str]:
         sense = "dark" if table.blob_sign < 0 else "light"
         yield f"blob/sign: {table.blob_sign}, particles are {sense}"
     images = len(DistinctImages.of(table).rows)
-    yield f"rows: {len(table)} in, 0 dropped, {len(table)} out; {images} different images"
+    yield f"{RowAccount.all_of(len(table)).line()}; {images} different images"
     uids = np.sort(rows["uid"][rows["uid"] != 0])
     repeats = int((uids[1:] == uids[:-1]).sum())
     if repeats:
