@@ -224,6 +224,18 @@ def test_a_csg_may_name_files_relative_to_the_project(tmp_path: Path) -> None:
     assert (group.name, group.kind) == ("imported_particles", "particle")
 
 
+def test_groups_of_other_things_and_without_results_are_passed_over(tmp_path: Path) -> None:
+    truth = cs_jobs.refinement(tmp_path / "J24")
+    text = (tmp_path / "J24" / "J24_particles.csg").read_text()
+    volume = text.replace("type: particle\n", "type: volume\n")
+    (tmp_path / "J24" / "J24_volume.csg").write_text(volume)
+    empty = text.partition("results:")[0] + "results: {}\nversion: v4.4.1\n"
+    (tmp_path / "J24" / "J24_particles_again.csg").write_text(empty)
+    assert_same_particles(particles_from_cs(tmp_path / "J24"), truth)
+    with pytest.raises(InputError, match="names no metafile"):
+        particles_from_cs(tmp_path / "J24" / "J24_particles_again.csg")
+
+
 def test_a_folder_without_particles_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="folder of a cryoSPARC job, are wanted"):
