@@ -198,7 +198,7 @@ def particles_from_cs(
     path = Path(path)
     columns = CsColumns(find_cs_files(path, class_index))
     field = alignment_field(columns, class_index) if poses else None
-    wanted = ["uid", *_BLOB_FIELDS, *_CTF_FIELDS.values(), "ctf/exp_group_id"]
+    wanted = ["uid", *_BLOB_FIELDS, *_CTF_FIELDS.values(), "ctf/exp_group_id", _SOURCE_UID]
     wanted += [f"{field}/{name}" for name in _POSE_FIELDS] if field else []
     check_types(columns, [*wanted, *_NOT_APPLIED])
     columns.load(wanted, _NOT_APPLIED)
@@ -211,12 +211,13 @@ def particles_from_cs(
     _fill_ctf(rows, columns, notes)
     optics_groups = _fill_optics(rows, columns)
     alignment = read_alignment(columns, class_index) if poses else None
-    arithmetic: list[str] = []
+    arithmetic = ""
     if alignment is not None:
-        arithmetic.append(_fill_alignment(rows, alignment, columns, notes))
+        arithmetic = _fill_alignment(rows, alignment, columns, notes)
     elif poses:
         notes.append(_no_poses(columns))
     _note_expansion(columns, notes)
+    said = (*columns.files.lines, *columns.accounts(), *_taken(columns))
     return ParticleTable(
         rows,
         sources,
@@ -225,7 +226,7 @@ def particles_from_cs(
         blob_sign=blob_sign,
         origin=str(path),
         notes=tuple(notes),
-        provenance=(*columns.files.lines, *columns.accounts(), *_taken(columns), *arithmetic),
+        provenance=tuple(filter(None, (*said, arithmetic))),
     )
 
 
@@ -334,7 +335,7 @@ def _fill_optics(rows: NDArray[np.void], columns: CsColumns) -> tuple[str, ...]:
 def _fill_alignment(
     rows: NDArray[np.void], alignment: CsAlignment, columns: CsColumns, notes: list[str]
 ) -> str:
-    """Fill rotation, shift in A and half-set; return the arithmetic of one shift."""
+    """Fill rotation, shift in A and half-set; return the arithmetic of one shift, if any."""
     path, field = columns.path, alignment.field
     for what, values in (("pose", alignment.rotation_vector), ("shift", alignment.shift_px)):
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
