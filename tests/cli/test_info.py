@@ -80,7 +80,7 @@ def star(tmp_path: Path) -> Path:
 
 def test_a_star_file_tells_its_particles_stacks_optics_and_repeats(star, capsys):
     found = facts(capsys, star)
-    assert found["kind"] == "RELION particles"
+    assert found["kind"] == "particles (RELION 3.1 or later)"
     assert found["particles"] == 4
     assert found["stacks"] == {"used": 2, "missing": 1}
     assert found["stored_images"]["images"] == 3
@@ -99,7 +99,7 @@ def test_a_star_file_tells_its_particles_stacks_optics_and_repeats(star, capsys)
 
 def test_lines_are_aligned_have_units_and_fit_a_screen(star, capsys):
     lines = shown(capsys, star).splitlines()
-    assert lines[0] == f"{star}: RELION particles"
+    assert lines[0] == f"{star}: particles (RELION 3.1 or later)"
     values = {line[2:20].strip(): line[22:] for line in lines[1:]}
     assert values["stacks"] == "2, 1 missing"
     assert values["shifts"] == "RMS 2.5 A, largest 5 A"

@@ -51,6 +51,6 @@ def _count(text: str) -> int:
     if text.isdecimal():
         return int(text)
     path = Path(text)
-    if (path / "manifest.json").exists() or path.suffix == ".frz":
+    if path.is_dir() and ((path / "manifest.json").exists() or path.suffix == ".frz"):
         return read_manifest(path).particles
     return len(open_particles(path, poses=False))

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from frazil.errors import InputError, MissingFileError
+from frazil.io.accounts import RowAccount
+from frazil.io.identities import Identities
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.paths import Places
-from frazil.io.pickles import check_indices, read_indices
+from frazil.io.selection_file import read_rows
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import ParticleLoader
 from frazil.loader.tier import Tier
-from frazil.preprocess.inputs import join_pickles
+from frazil.preprocess.inputs import check_scale, join_pickles
 from frazil.preprocess.planned import plan_and_pack
 from frazil.preprocess.settings import PackSettings
 from frazil.runs.folder import Run, make_folder
@@ -53,7 +55,7 @@ class ParticleFlags(Protocol):
 
     @property
     def ind(self) -> str | None:
-        """A pickle of the selected rows."""
+        """A selection: identities (.sel) or row numbers (.pkl)."""
 
     def places(self) -> Places:
         """Where the stacks that are named in the input may be."""
@@ -85,6 +87,7 @@ def open_store(
         store = ParticleStore.open(path)
         _say_unused(packing, path, say)
         table = _joined(store.table(), given, say)
+        check_scale(store, table, given.ctf)
         return store.with_rows(table.rows) if given.poses or given.ctf else store
     table = read_table(given, say)
     target = store_path(given, out)
@@ -172,8 +175,10 @@ def store_path(given: ParticleFlags, out: Path) -> Path:
     return folder / f"{path.name.removesuffix(path.suffix).removesuffix('.ft')}.frz"
 
 
-def selected_rows(given: ParticleFlags, count: int) -> NDArray[np.int64] | None:
-    """Return the rows (n,) that --ind names of `count`, in its order; None without it.
+def selected_rows(
+    given: ParticleFlags, there: ParticleRecords | ParticleTable, say: Say
+) -> NDArray[np.int64] | None:
+    """Return the rows (n,) of the particles there that --ind means; None without it.
 
     Raises
     ------
@@ -181,9 +186,31 @@ def selected_rows(given: ParticleFlags, count: int) -> NDArray[np.int64] | None:
     """
     if given.ind is None:
         return None
-    rows = read_indices(Path(given.ind))
-    check_indices(rows, count, Path(given.ind))
-    return rows
+    name = there.origin if isinstance(there, ParticleTable) else str(there.path)
+    return read_rows(
+        Path(given.ind),
+        len(there.rows),
+        lambda _: Identities.of(there.rows, there.sources),
+        name,
+        say,
+    )
+
+
+def rows_used(
+    loader: ParticleLoader, selected: NDArray[np.int64] | None, first: int | None = None
+) -> RowAccount:
+    """Return how many rows of the particles a loader uses, and why not all.
+
+    Parameters
+    ----------
+    selected : what --ind names, as `selected_rows` returns it.
+    first : the most of them that were taken.
+    """
+    count = loader.store.count
+    named = count if selected is None else len(selected)
+    taken = named if first is None else min(first, named)
+    dropped = {"--ind": count - named, "--first": named - taken, **loader.excluded}
+    return RowAccount(count, loader.row_count, dropped)
 
 
 def _joined(table: ParticleTable, given: ParticleFlags, say: Say) -> ParticleTable:

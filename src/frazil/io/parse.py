@@ -11,16 +11,9 @@ from numpy.typing import NDArray
 from frazil.errors import FrazilError, InputError
 from frazil.io.mrc import read_header
 from frazil.io.particles import ParticleTable
-from frazil.io.star import StarFile
 
 DIFFERENT = 1e-3
 """Relative difference above which a flag and the file disagree."""
-
-_PIXEL_SIZES = (
-    ("_rlnImagePixelSize",),
-    ("_rlnMagnification", "_rlnDetectorPixelSize"),
-    ("_rlnPixelSize",),
-)
 
 
 def check_some(count: int, path: str) -> None:
@@ -40,22 +33,18 @@ def differ(given: float, found: float) -> bool:
     return abs(given - found) > DIFFERENT * abs(found)
 
 
-def states_pixel_size(star: StarFile) -> bool:
-    """Return whether a STAR file says the pixel size anywhere."""
-    return any(all(states(star, label) for label in labels) for labels in _PIXEL_SIZES)
-
-
-def states(star: StarFile, label: str) -> bool:
-    """Return whether the particles or the optics groups of a STAR file have a column."""
-    return label in star.particles or label in star.blocks.get("optics", ())
-
-
 def box_of(table: ParticleTable) -> tuple[int | None, str]:
     """Return the box of a table's images, and where it is written.
 
     Where the metadata does not say it, it is that of the first stack; (None, "") when that is not
     there or not readable, because poses and CTF can be parsed without images.
     """
+    boxes = sorted(set(table.boxes_px))
+    if len(boxes) > 1:
+        raise InputError(
+            f"{table.origin}: holds images of {' and '.join(map(str, boxes))} px; a pickle is of "
+            "one box, so pack the file itself (frazil preprocess), which resamples them"
+        )
     if table.box_px is not None:
         return table.box_px, table.origin
     if not len(table):

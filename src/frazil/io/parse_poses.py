@@ -22,15 +22,13 @@ from frazil.io.parse import (
     check_even,
     check_some,
     differ,
-    states_pixel_size,
 )
 from frazil.io.parse_settings import PoseCsSettings, PoseStarSettings
 from frazil.io.pickles import write_pickle
-from frazil.io.star import StarFile, StarTable, particles_from_star, read_star
+from frazil.io.star import StarFile, particles_from_star, read_star
+from frazil.io.star_labels import Dialect, dialect_of, pixel_size_labels, states_pixel_size
+from frazil.io.star_table import StarTable
 
-_ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
-_SHIFTS_ANG = ("_rlnOriginXAngst", "_rlnOriginYAngst")
-_SHIFTS_PX = ("_rlnOriginX", "_rlnOriginY")
 _HETREFINE_SCALE = 2  # older heterogeneous refinements wrote shifts at half the sampling
 
 
@@ -65,7 +63,7 @@ def _write(out: Path, parse: Any) -> tuple[str, ...]:
 
 
 def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
-    """Return the poses of a RELION .star file.
+    """Return the poses of a .star file of RELION or cisTEM.
 
     Shifts in A (_rlnOriginX/YAngst) are divided by pixel size times box, each row by the pixel
     size of its own optics group; shifts in pixels (_rlnOriginX/Y) by the box. Shifts that the file
@@ -81,18 +79,19 @@ def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
     star = read_star(path)
     particles = star.particles
     check_some(len(particles), settings.input)
-    missing = [label for label in _ANGLES if label not in particles]
+    dialect = dialect_of(particles)
+    missing = [label for label in dialect.angles if label not in particles]
     if missing:
         raise InputError(
             f"{path}: data_{particles.name} has no column {', '.join(missing)}, so no poses; give "
             "the .star of a refinement"
         )
-    kind = _shift_columns(particles)
+    kind = _shift_columns(particles, dialect)
     # Shifts in pixels need no pixel size: with 1 A/px they pass through as they are.
     stated = states_pixel_size(star)
-    override = 1.0 if kind == _SHIFTS_PX else (None if stated else settings.pixel_size_ang)
+    override = 1.0 if kind == dialect.shifts_px else (None if stated else settings.pixel_size_ang)
     table = particles_from_star(path, pixel_size_ang=override)
-    angles = particles.numbers(_ANGLES)[0]
+    angles = particles.numbers(dialect.angles)[0]
     lines = [
         f"{len(table)} particles",
         f"row 0: rot, tilt, psi = {_vector(angles, '.5f')} deg",
@@ -100,11 +99,13 @@ def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
     ]
     shift = np.zeros((len(table), 2))
     if not kind:
-        lines.append("note: the file has no shifts (_rlnOriginX/YAngst): they are written as zeros")
+        lines.append(
+            f"note: the file has no shifts ({dialect.shifts_ang[0]}): they are written as zeros"
+        )
     elif np.any(table.rows["shift_ang"]):
         box_px = _star_box(settings, *box_of(table), lines)
         values = table.rows["shift_ang"].astype(np.float64)
-        if kind == _SHIFTS_PX:
+        if kind == dialect.shifts_px:
             if settings.pixel_size_ang:
                 lines.append("note: shifts are in pixels, so --Apix is not needed")
             shift = values / box_px
@@ -122,9 +123,9 @@ def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
     return _finished(table.rows["rotation"], shift, lines)
 
 
-def _shift_columns(particles: StarTable) -> tuple[str, str] | None:
+def _shift_columns(particles: StarTable, dialect: Dialect) -> tuple[str, str] | None:
     """Return the columns of the shifts, None without any; InputError when only one is there."""
-    for pair in (_SHIFTS_ANG, _SHIFTS_PX):
+    for pair in dialect.shift_pairs:
         there = [label for label in pair if label in particles]
         if len(there) == 1:
             raise InputError(
@@ -162,8 +163,8 @@ def _star_pixel_sizes(
     if given is None:
         if not np.isfinite(found_ang).all():
             raise InputError(
-                f"{settings.input}: shifts are in A, and there is no column _rlnImagePixelSize (or "
-                "_rlnMagnification with _rlnDetectorPixelSize); give --Apix"
+                f"{settings.input}: shifts are in A, and there is no column "
+                f"{pixel_size_labels(star)}; give --Apix"
             )
         return found_ang
     if states_pixel_size(star):

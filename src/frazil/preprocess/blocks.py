@@ -4,6 +4,7 @@ Owns: gains, flags and the measured error of a block. Does not own: reading the 
 becomes of the block (`pipeline`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,8 @@ from torch import Tensor
 
 from frazil.geometry.packing import HalfDisc
 from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE
-from frazil.preprocess.statistics import (
-    ShellStatistics,
-    constant_images,
-    image_gains,
-    shell_power,
-)
+from frazil.preprocess.screening import band_power, pixel_facts
+from frazil.preprocess.statistics import ShellStatistics, image_gains, shell_power
 from frazil.preprocess.steps import SUB_BATCH, ImageTransform, packed_coefficients
 from frazil.store.codec import INT8_LIMIT, TORCH_TYPES, Codec
 from frazil.store.manifest import shell_counts
@@ -63,6 +60,7 @@ def encode_block(
     # 1. Codes. The coefficients of a few images stay in the processor's cache from step to step.
     for start in range(0, count, ENCODED_TOGETHER):
         few = slice(start, start + ENCODED_TOGETHER)
+        pixel_facts(images[few], facts[few])
         packed = packed_coefficients(torch.from_numpy(images[few]), transform)
         power[few] = shell_power(packed, disc)  # (n, D/2)
         whole = np.isfinite(power[few].sum(1))
@@ -79,8 +77,9 @@ def encode_block(
             statistics.error_power += shell_power(error, disc).sum(0)
             statistics.error_images += len(error)
     # 2. Flags.
+    band_power(power, counts, facts)
     finite, clipped = np.isfinite(power.sum(1)), _clipped_images(codes, codec)
-    constant = constant_images(images) | (power.sum(1) == 0)
+    constant = (facts["lowest"] == facts["highest"]) | (power.sum(1) == 0)
     for bit, found in (
         (FLAG_NONFINITE, ~finite),
         (FLAG_CONSTANT, constant),
@@ -92,6 +91,20 @@ def encode_block(
     statistics.images += np.bincount(groups[0][finite], minlength=groups[1])
     statistics.clipped += _clips_per_shell(codes[clipped], disc)
     return Block(codes.numpy(), facts, statistics)
+
+
+def joined_blocks(parts: Sequence[tuple[np.ndarray, Block]]) -> Block:
+    """Return one block of several; `parts` are (places of its images in the whole, block)."""
+    if len(parts) == 1:
+        return parts[0][1]
+    count, first = sum(len(places) for places, _ in parts), parts[0][1]
+    records = np.empty((count, first.records.shape[1]), first.records.dtype)
+    facts = np.empty(count, FACTS_DTYPE)
+    statistics = ShellStatistics.zeros(*first.statistics.power.shape)
+    for places, block in parts:
+        records[places], facts[places] = block.records, block.facts
+        statistics.add(block.statistics)
+    return Block(records, facts, statistics)
 
 
 def _clipped_images(codes: Tensor, codec: Codec) -> Tensor:

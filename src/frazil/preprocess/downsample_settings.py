@@ -52,6 +52,7 @@ class DownsampleSettings(PlaceSettings, frozen=True, kw_only=True):
         int, option("--max-threads", metavar="N", help="threads that read and transform", ge=1)
     ] = min(16, os.cpu_count() or 1)
     ind: Annotated[
-        str | None, option("--ind", metavar="PKL", help="keep these rows of the input")
+        str | None,
+        option("--ind", metavar="SEL", help="keep these particles: .sel, or rows as .pkl"),
     ] = None
     overwrite: Annotated[bool, option("--overwrite", help="replace an existing output")] = False

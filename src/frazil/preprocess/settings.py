@@ -35,7 +35,8 @@ class InputSettings(PlaceSettings, frozen=True, kw_only=True):
         option("--class", metavar="N", help="class of a cryoSPARC job that has several", ge=0),
     ] = None
     ind: Annotated[
-        str | None, option("--ind", metavar="PKL", help="keep these rows of the input")
+        str | None,
+        option("--ind", metavar="SEL", help="keep these particles: .sel, or rows as .pkl"),
     ] = None
 
 
@@ -69,6 +70,17 @@ class ImageSettings(Settings, frozen=True, kw_only=True):
 class PackSettings(ImageSettings, frozen=True, kw_only=True):
     """How a store is packed."""
 
+    pixel_size_ang: Annotated[
+        float | None,
+        option(
+            "--Apix",
+            unit="A/px",
+            metavar="A",
+            help="pixel size of the store, to which images are resampled; default: as -D says, or "
+            "that of the coarsest images",
+            gt=0,
+        ),
+    ] = None
     precision: Annotated[Precision, option("--precision", help="numbers kept per coefficient")] = (
         "int8"
     )
@@ -88,6 +100,11 @@ class PackSettings(ImageSettings, frozen=True, kw_only=True):
         int, option("--seed", metavar="S", help="seed of the random order in the store", ge=0)
     ] = 0
     strict: Annotated[
-        bool, option("--strict", help="make images with non-finite pixels an error")
+        bool,
+        option("--strict", help="make non-finite, constant or far outlying images an error"),
+    ] = False
+    drop_bad: Annotated[
+        bool,
+        option("--drop-bad", help="leave out the rows of such images (they stay in the store)"),
     ] = False
     overwrite: Annotated[bool, option("--overwrite", help="replace an existing output")] = False
