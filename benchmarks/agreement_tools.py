@@ -54,6 +54,16 @@ for line in sys.stdin:
     util_commands()
 """
 
+# From a small process: a child's peak counts that of the process it was forked from.
+MEASURE = """
+import os, subprocess, sys
+nowhere = subprocess.DEVNULL
+process = subprocess.Popen(sys.argv[1:], stdout=nowhere, stderr=nowhere)
+_, status, usage = os.wait4(process.pid, 0)
+print(usage.ru_maxrss, usage.ru_utime + usage.ru_stime)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
 
 def make_inputs() -> None:
     """Write images, volume, pickles, .star and .cs into the working folder."""
@@ -248,38 +258,53 @@ def _flipped_twin(image: np.ndarray, row: np.ndarray) -> np.ndarray:
     return np.fft.ifft2(np.fft.fft2(image) * np.sign(ctf)).real
 
 
-def compare_memory(interpreter: str, count: int) -> None:
-    """Print the peak memory of both programs on a stack of `count` images of 256 px."""
+def compare_cost(interpreter: str, count: int) -> None:
+    """Print peak memory and CPU time of both programs on `count` images and 50 rows for each."""
     side = 256
     noise = np.random.Generator(np.random.PCG64(0)).standard_normal((100, side, side))
-    with StackWriter(Path("big.mrcs"), (side, side), count, APIX) as writer:
+    with StackWriter(Path("big.mrcs"), (side, side), 100 * (count // 100), APIX) as writer:
         for _ in range(count // 100):
             writer.write(noise.astype(np.float32))
-    write_pickle(Path("big.pkl"), np.full((count, 2), 0.01, np.float32))
-    ours = [sys.executable, "-m", "frazil.cli.main"]
+    write_pickle(Path("big.pkl"), np.full((writer.count, 2), 0.01, np.float32))
+    size = 4 * side**2 * writer.count / 1e6
+    _cost(interpreter, "translate_mrcs big.mrcs big.pkl -o OUT.mrcs", f"{size:.0f} MB of images")
+    rows = 50 * count
+    columns = {
+        "_rlnImageName": [f"{row % 1000 + 1:06d}@s{row // 1000}.mrcs" for row in range(rows)]
+    }
+    columns["_rlnMicrographName"] = [f"m{row // 250}.mrc" for row in range(rows)]
+    columns |= {f"_rlnColumn{n}": [f"{row * 0.37:.6f}" for row in range(rows)] for n in range(18)}
+    optics = {"_rlnOpticsGroup": [1], "_rlnVoltage": [300.0], "_rlnImagePixelSize": [APIX]}
+    write_star(Path("big.star"), {"optics": optics, "particles": columns})
+    write_pickle(Path("half.pkl"), np.arange(0, rows, 2))
+    what = f"{rows} rows, 20 columns"
+    _cost(interpreter, "filter_star big.star --ind half.pkl -o OUT.star", what)
+    _cost(interpreter, "filter_star big.star -m --ind half.pkl -o OUT", what)
+
+
+def _cost(interpreter: str, line: str, what: str) -> None:
+    """Run one command line with both programs in processes of their own."""
     run_theirs = "from cryodrgn.command_line import util_commands; util_commands()"
     theirs = [interpreter, "-W", "ignore", "-c", run_theirs]
-    peak = {}
-    for name, program in (("theirs", theirs), ("ours", ours)):
-        line = f"translate_mrcs big.mrcs big.pkl -o {name}.big.mrcs"
-        with subprocess.Popen(
-            [*program, *line.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+    found = {}
+    for name, program in (("theirs", theirs), ("ours", [sys.executable, "-m", "frazil.cli.main"])):
+        words = line.replace("OUT", f"{name}.big").split()
+        run = subprocess.run(
+            [sys.executable, "-c", MEASURE, *program, *words], capture_output=True, text=True
+        )
+        if run.returncode:
             raise SystemExit(f"failed: {name} {line}")
-        peak[f"{name}_mb"] = usage.ru_maxrss / 1000
-        peak[f"{name}_cpu_s"] = usage.ru_utime + usage.ru_stime
-    size = 4 * side**2 * count / 1e6
-    say("translate_mrcs", f"peak memory, stack of {size:.0f} MB", **peak)
+        kilobytes, seconds = map(float, run.stdout.split())
+        found[f"{name}_mb"] = kilobytes / 1000
+        found[f"{name}_cpu_s"] = seconds
+    say(line, what, **found, cpu_ratio=found["theirs_cpu_s"] / found["ours_cpu_s"])
 
 
 def main() -> None:
     """Run all comparisons in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cryodrgn", required=True, help="Python that has cryoDRGN 4.3.1")
-    parser.add_argument("--memory", type=int, metavar="N", help="peak memory with N images, too")
+    parser.add_argument("--cost", type=int, metavar="N", help="memory and time of N images, too")
     args = parser.parse_args()
     interpreter = str(Path(args.cryodrgn).absolute())
     parts: tuple[Callable[[], None], ...] = (
@@ -294,8 +319,8 @@ def main() -> None:
         run_both(interpreter)
         for part in parts:
             part()
-        if args.memory:
-            compare_memory(interpreter, args.memory)
+        if args.cost:
+            compare_cost(interpreter, args.cost)
         os.chdir("/")
 
 
