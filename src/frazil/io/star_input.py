@@ -29,7 +29,8 @@ Rows = NDArray[np.int64]
 def write_particle_star(settings: WriteStarSettings) -> list[str]:
     """Write the STAR file that the settings ask for; return lines that say what was written.
 
-    A .star is copied, every column and table as it is, unless its version changes. Pickles of poses
+    A .star is copied, every column and table as it is, but for `relion30` of one with an optics
+    table. Pickles of poses
     and CTF belong to all rows of the input, before --ind.
 
     Raises
@@ -43,7 +44,7 @@ def write_particle_star(settings: WriteStarSettings) -> list[str]:
 
 
 def _from_star(settings: WriteStarSettings) -> list[str]:
-    """Copy rows of a .star, or write them in the other version of RELION."""
+    """Copy rows of a .star, or write them without an optics table."""
     source, out = Path(settings.particles), Path(settings.out)
     for flag, value in (("--poses", settings.poses), ("--ctf", settings.ctf)):
         if value:
@@ -54,7 +55,7 @@ def _from_star(settings: WriteStarSettings) -> list[str]:
     star = read_star(source)
     rows = _rows(settings, len(star.particles))
     said = f"{out}: {len(rows)} of {len(star.particles)} particles"
-    same_version = ("optics" in star.blocks) != settings.relion30
+    same_version = "optics" not in star.blocks or not settings.relion30
     if same_version and not settings.full_path:
         copy_rows(source, out, rows)
         return [f"{said}, all columns as they were"]
@@ -67,8 +68,8 @@ def _from_star(settings: WriteStarSettings) -> list[str]:
         kept = "" if same_version else "; no pixel size is known, so the version stays"
         return [f"{said}, all other columns as they were{kept}"]
     other = _other_columns(star.particles, rows)
-    write_star(out, star_blocks(table.take(rows), names, other, settings.relion30))
-    return [f"{said}, RELION {'3.0' if settings.relion30 else '3.1'}", *table.notes]
+    write_star(out, star_blocks(table.take(rows), names, other, relion30=True))
+    return [f"{said}, RELION 3.0", *table.notes]
 
 
 def _from_others(settings: WriteStarSettings) -> list[str]:

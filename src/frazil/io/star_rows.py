@@ -15,7 +15,7 @@ from frazil.io.selection_file import read_rows_of
 from frazil.io.star_format import StarFile, StarTable, read_star
 from frazil.io.star_writer import copy_rows, split_rows
 
-_SERIES = ("_rlnGroupName", "_rlnTomoParticleName", "_rlnTomoParticleId")
+_SERIES = ("_rlnGroupName", "_rlnTomoParticleName", "_rlnTomoParticleId", "_rlnGroupNumber")
 _MICROGRAPH = "_rlnMicrographName"
 
 
