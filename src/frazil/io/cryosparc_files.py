@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.atomic import write_npy_atomic
+from frazil.io.npy import load_npy
 
 _MAX_HEADER_BYTES = 1 << 30
 _BLOCK_BYTES = 32 << 20
@@ -49,10 +50,9 @@ def read_cs(path: Path) -> NDArray[np.void]:
     if magic != b"\x93NUMPY":
         raise InputError(f"{path}: not a .cs file (it does not begin as a numpy array does)")
     try:
-        array = np.load(path, mmap_mode="r", max_header_size=_MAX_HEADER_BYTES, allow_pickle=False)
+        array = load_npy(path, mapped=True, max_header_bytes=_MAX_HEADER_BYTES)
     except ValueError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: damaged .cs file ({reason}); export it again") from error
+        raise InputError(f"{path}: damaged .cs file ({error}); export it again") from error
     if array.dtype.names is None or array.ndim != 1:
         raise InputError(f"{path}: a table of named columns is wanted, found {array.dtype}")
     return array
