@@ -99,6 +99,14 @@ def table_of_stacks(headers: list[MrcHeader], origin: Path) -> ParticleTable:
         for header in headers
         if header.is_volume
     ]
-    side_px = headers[0].nx
-    box_px = side_px if side_px % 2 == 0 else side_px - 1  # odd: Fourier images of side D+1
-    return ParticleTable(rows, sources, box_px, origin=str(origin), notes=tuple(notes))
+    boxes = {  # odd: Fourier images of side D+1
+        file: header.nx - header.nx % 2 for header, file in zip(headers, files, strict=True)
+    }
+    return ParticleTable(
+        rows,
+        sources,
+        next(iter(boxes.values())) if len(set(boxes.values())) == 1 else None,
+        origin=str(origin),
+        notes=tuple(notes),
+        boxes_px=tuple(boxes.values()),
+    )
