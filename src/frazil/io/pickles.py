@@ -160,7 +160,7 @@ def _check_sizes(stream: io.BytesIO, size_bytes: int) -> None:
     """
     start = stream.tell()
     for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name in _MEMO_NUMBERS and int(argument) > size_bytes:
+        if opcode.name in _MEMO_NUMBERS and isinstance(argument, int) and argument > size_bytes:
             raise pickle.UnpicklingError(f"a memo number of {argument}")
     stream.seek(start)
 
