@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError
 from frazil.io.cryosparc import CsColumns, check_positive
+from frazil.io.outputs import check_output
 from frazil.io.parse import (
     box_of,
     box_warning,
     check_even,
-    check_output,
     check_some,
     differ,
 )
@@ -138,6 +138,7 @@ def ctf_from_cs(settings: CtfCsSettings) -> ParsedCtf:
     """
     columns = CsColumns(Path(settings.input))
     check_some(len(columns), settings.input)
+    columns.load(["blob/shape", "blob/psize_A", *(field for field, _ in _CS)])
     lines = [f"{len(columns)} particles"]
     shape = columns.get("blob/shape")
     found_px = None if shape is None else int(shape[0, 0])

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from frazil.errors import InputError
-from frazil.geometry.rotations import from_cryosparc
-from frazil.io.cryosparc import CsAlignment, CsColumns, read_alignment
+from frazil.io.cryosparc import CsAlignment, CsColumns, read_alignment, rotations_of
+from frazil.io.cryosparc_groups import find_cs_files
+from frazil.io.outputs import check_output
 from frazil.io.parse import (
     DIFFERENT,
     box_of,
     box_warning,
     check_even,
-    check_output,
     check_some,
     differ,
 )
@@ -190,9 +189,10 @@ def poses_from_cs(settings: PoseCsSettings) -> ParsedPoses:
     InputError : no poses, a value that is not a number, or an unknown box; names field or flag.
     """
     check_even(settings.box_px)
-    columns = CsColumns(Path(settings.input))
+    class_index = 0 if settings.abinit and settings.class_index is None else settings.class_index
+    columns = CsColumns(find_cs_files(Path(settings.input), class_index))
     check_some(len(columns), settings.input)
-    alignment = read_alignment(columns, settings.abinit)
+    alignment = read_alignment(columns, class_index)
     if alignment is None:
         raise InputError(
             f"{settings.input}: no field alignments3D/pose; give the particles of a refinement, "
@@ -200,12 +200,11 @@ def poses_from_cs(settings: PoseCsSettings) -> ParsedPoses:
         )
     for what, field in (("pose", alignment.rotation_vector), ("shift", alignment.shift_px)):
         _check_finite(field, what, settings.input)
-    rotation = from_cryosparc(torch.from_numpy(alignment.rotation_vector)).float().numpy()
-    field_name = "alignments_class_0" if settings.abinit else "alignments3D"
+    rotation = rotations_of(alignment.rotation_vector)
     vector = _vector(alignment.rotation_vector[0])
     lines = [
         f"{len(rotation)} particles",
-        f"row 0: {field_name}/pose = {vector} rad",
+        f"row 0: {alignment.field}/pose = {vector} rad",
         *_matrix_lines(rotation),
     ]
     shift, said = _cs_shifts(alignment, columns, settings)
@@ -216,6 +215,8 @@ def _cs_shifts(
     alignment: CsAlignment, columns: CsColumns, settings: PoseCsSettings
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return (N, 2) shifts as fractions of the box, and lines on their arithmetic."""
+    columns.load(["blob/psize_A", "blob/shape"])
+    shift_px = alignment.shift_px.astype(np.float64)
     psize, blob = alignment.psize_ang, columns.get("blob/psize_A")
     shape = columns.get("blob/shape")
     box = None if shape is None else shape[:, 0].astype(np.float64)  # (N,)
@@ -223,17 +224,20 @@ def _cs_shifts(
     lines: list[str] = []
     if psize is not None and blob is not None:
         with np.errstate(divide="ignore", invalid="ignore"):  # checked below, with the row
-            ratio = psize / blob.astype(np.float64)
+            ratio = psize.astype(np.float64) / blob.astype(np.float64)
         if settings.hetrefine and settings.box_px is None:
             lines.append("note: --hetrefine changes nothing here, alignments3D/psize_A is known")
     elif psize is None:
-        ratio = np.full(len(alignment.shift_px), scale)
+        ratio = np.full(len(shift_px), scale)
         if settings.box_px is None:
             lines.append("note: no alignments3D/psize_A: shifts are taken in pixels of the images")
     else:
-        ratio, box = psize, None  # without blob/psize_A the box in A is not known
+        ratio, box = (
+            psize.astype(np.float64),
+            None,
+        )  # without blob/psize_A the box in A is not known
     _check_finite(ratio, "pixel size", settings.input)
-    by_file = None if box is None else alignment.shift_px * (ratio / box)[:, None]
+    by_file = None if box is None else shift_px * (ratio / box)[:, None]
     if settings.box_px is None:
         if by_file is None or box is None:
             raise InputError(
@@ -242,10 +246,10 @@ def _cs_shifts(
             )
         lines.append(_by_file_line(alignment, blob, box, by_file))
         return by_file, lines
-    by_flag = alignment.shift_px * scale / settings.box_px
+    by_flag = shift_px * scale / settings.box_px
     times = f" x {scale:g}" if scale != 1 else ""
     lines.append(
-        f"row 0: shift {_vector(alignment.shift_px[0])} px{times} / {settings.box_px} px = "
+        f"row 0: shift {_vector(shift_px[0])} px{times} / {settings.box_px} px = "
         f"{_vector(by_flag[0])} of the box"
     )
     if by_file is not None and box is not None:
@@ -278,7 +282,7 @@ def _by_file_line(
     )
 
 
-def _check_finite(values: NDArray[np.float64], what: str, path: str) -> None:
+def _check_finite(values: NDArray[np.floating[Any]], what: str, path: str) -> None:
     """Raise InputError naming the first row (0-based) that holds no number."""
     finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if not finite.all():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from frazil.errors import InputError
 from frazil.geometry.rotations import from_relion_euler
 from frazil.io.particles import CTF_COLUMNS, ParticleTable, empty_rows
-from frazil.io.paths import resolve_stacks
+from frazil.io.paths import NO_HINTS, Places, resolve_stacks
 from frazil.io.star_format import StarFile, StarTable, read_star
 from frazil.io.star_labels import (
     CISTEM,
@@ -27,6 +27,7 @@ from frazil.io.star_labels import (
     pixel_size_labels,
     split_image_name,
 )
+from frazil.io.star_provenance import star_provenance
 from frazil.io.star_table import text_of
 from frazil.io.star_writer import copy_rows, write_star
 
@@ -47,7 +48,7 @@ _TextReader = Callable[[NDArray[np.void], int, Sequence[bytes]], None]
 
 
 def particles_from_star(
-    path: Path, datadir: Path | None = None, *, pixel_size_ang: float | None = None
+    path: Path, places: Places = NO_HINTS, *, pixel_size_ang: float | None = None
 ) -> ParticleTable:
     """Return the particles of a STAR file of RELION (3.0, 3.1, 4, 5) or cisTEM.
 
@@ -67,7 +68,7 @@ def particles_from_star(
     Parameters
     ----------
     path : STAR file.
-    datadir : folder that the stacks are relative to.
+    places : where the stacks may be, beside what the file says.
     pixel_size_ang : pixel size to use whatever the file says; shifts in pixels are scaled by it.
 
     Raises
@@ -89,7 +90,7 @@ def particles_from_star(
     reader.fill_shifts(rows)
     reader.fill_ctf(rows)
     reader.fill_half_sets(rows)
-    stacks = reader.stacks(datadir)
+    stacks = reader.stacks(places)
     boxes_px = reader.boxes_px(rows, len(stacks))
     return ParticleTable(
         rows,
@@ -99,6 +100,7 @@ def particles_from_star(
         tuple(reader.groups),
         origin=str(path),
         notes=tuple(reader.notes),
+        provenance=star_provenance(reader.star, rows),
         boxes_px=boxes_px,
     )
 
@@ -215,13 +217,13 @@ class _Reader:
             "--uninvert-data if so"
         )
 
-    def stacks(self, datadir: Path | None) -> tuple[str, ...]:
+    def stacks(self, places: Places) -> tuple[str, ...]:
         """Return the path of every stack, found or not."""
         path = self.star.path
         if self.stack_names or not len(self.particles):
-            return resolve_stacks(list(self.stack_names), path, datadir)
+            return resolve_stacks(list(self.stack_names), path, places)
         beside = [path.with_suffix(suffix).name for suffix in (".mrc", ".mrcs")]
-        found = [resolve_stacks([name], path, datadir) for name in beside]
+        found = [resolve_stacks([name], path, places) for name in beside]
         chosen = next((stacks for stacks in found if Path(stacks[0]).is_file()), found[0])
         self.notes.append(f"{path}: names no stack ({CISTEM_STACK}); {chosen[0]} is taken")
         return chosen

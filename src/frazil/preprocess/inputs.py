@@ -12,9 +12,12 @@ import numpy as np
 import xxhash
 
 from frazil.errors import InputError, MissingFileError
+from frazil.io.accounts import RowAccount
+from frazil.io.identities import Identities
 from frazil.io.images import GONE, open_particles
 from frazil.io.particles import ParticleTable
-from frazil.io.pickles import read_ctf, read_poses, read_selection
+from frazil.io.pickles import read_ctf, read_poses
+from frazil.io.selection_file import read_rows
 from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.manifest import SourceFile
 from frazil.store.reader import ParticleStore
@@ -23,22 +26,34 @@ SAME = 1e-3
 """Pixel sizes that differ by no more are one: the wave of a whole box is a pixel off at its end."""
 
 
-def read_input(settings: InputSettings) -> tuple[ParticleTable, dict[str, int]]:
-    """Return the particles asked for, and the number of rows dropped by each reason.
+def read_input(settings: InputSettings) -> tuple[ParticleTable, RowAccount]:
+    """Return the particles asked for, and how many rows of the input they are.
 
     Pickles of poses and CTF belong to all rows of the particle file, before --ind.
 
     Raises
     ------
-    InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_selection`.
+    InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_rows`.
     """
-    datadir = Path(settings.datadir) if settings.datadir else None
-    table = open_particles(Path(settings.particles), datadir, poses=settings.poses is None)
+    table = open_particles(
+        Path(settings.particles),
+        settings.places(),
+        poses=settings.poses is None,
+        class_index=settings.class_index,
+    )
     table = join_pickles(table, settings.poses, settings.ctf)
     if settings.ind is None:
-        return table, {}
-    indices = read_selection(Path(settings.ind), len(table))
-    return table.take(indices), {"--ind": len(table) - len(indices)}
+        return table, RowAccount.all_of(len(table))
+    notes = list(table.notes)
+    indices = read_rows(
+        Path(settings.ind),
+        len(table),
+        lambda _: Identities.of(table.rows, table.sources),
+        table.origin,
+        notes.append,
+    )
+    account = RowAccount(len(table), len(indices), {"--ind": len(table) - len(indices)})
+    return replace(table.take(indices), notes=tuple(notes)), account
 
 
 def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> ParticleTable:
@@ -159,7 +174,7 @@ def image_fingerprint(table: ParticleTable, settings: PackSettings) -> str:
     Poses and CTF are not part of it: they can change without repacking. Pixel sizes are where they
     decide how images are resampled.
     """
-    unimportant = {"max_threads", "memory", "strict", "overwrite"}
+    unimportant = {"max_threads", "memory", "strict", "drop_bad", "overwrite"}
     if settings.pixel_size_ang is None:
         unimportant.add("pixel_size_ang")
     important = {k: v for k, v in msgspec.structs.asdict(settings).items() if k not in unimportant}

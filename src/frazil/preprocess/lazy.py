@@ -124,6 +124,11 @@ class LazyStore:
         return Path(self.prepared.table.origin)
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Paths of the stacks."""
+        return self.prepared.table.sources
+
+    @property
     def count(self) -> int:
         """Number of particles (rows)."""
         return len(self.rows)
