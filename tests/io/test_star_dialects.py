@@ -18,8 +18,10 @@ from frazil.io.parse_ctf import ctf_from_star
 from frazil.io.parse_poses import poses_from_star
 from frazil.io.parse_settings import CtfStarSettings, PoseStarSettings
 from frazil.io.star import copy_rows, particles_from_star, read_star
+from frazil.io.star_input import write_particle_star
 from frazil.io.star_labels import version_of
 from frazil.io.star_table import is_regular, split_line
+from frazil.io.tool_settings import WriteStarSettings
 from tests.io.test_star import OLD, OPTICS, PARTICLES, star
 
 CISTEM = """# Written by cisTEM Version 2.0.0-alpha on 2026-01-01 10:00:00
@@ -286,3 +288,19 @@ def test_compiled_loops_are_used_for_large_files_only(
     large = particles_from_star(path)
     assert called and large.rows.tobytes() == small.rows.tobytes()
     assert (large.groups, large.sources) == (small.groups, small.sources)
+
+
+def test_write_star_makes_a_relion_file_of_cistems(tmp_path: Path) -> None:
+    stacks(tmp_path, "my/a.mrcs", "my/b.mrcs")
+    path, out = star(tmp_path, CISTEM), tmp_path / "relion.star"
+    write_particle_star(WriteStarSettings(particles=str(path), out=str(out)))
+    assert version_of(read_star(out)) == "RELION 3.1 or later"
+    made, wanted = open_particles(out), open_particles(path)
+    for name in ("rotation", "shift_ang", "pixel_size_ang", "phase_shift_deg", "index"):
+        np.testing.assert_allclose(made.rows[name], wanted.rows[name], atol=1e-4)
+    assert [made.sources[n] for n in made.rows["source"]] == [
+        wanted.sources[n] for n in wanted.rows["source"]
+    ]
+    lines = "\n".join(wanted.provenance)
+    assert "poses: _cisTEMAnglePhi, _cisTEMAngleTheta, _cisTEMAnglePsi of data_" in lines
+    assert "shift (-1.5, 2.25) A (_cisTEMXShift and _cisTEMYShift times -1)" in lines

@@ -52,12 +52,13 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--chunk {args.chunk}: must be at least 1")
     if args.b is not None:
         print("-b no longer changes anything: batches are sized by memory")
-    if settings.drop_bad and out.suffix != ".frz":
-        raise InputError(f"--drop-bad: is for a store, give -o X.frz; {out} keeps every row")
-    if settings.pixel_size_ang is not None and out.suffix != ".frz":
-        raise InputError(f"--Apix {settings.pixel_size_ang:g}: packs a store; give -o X.frz")
-    if args.dask and out.suffix != ".frz":
-        raise InputError(f"--dask {args.dask}: packs a store; give -o X.frz")
+    for flag, given in (
+        ("--drop-bad", settings.drop_bad),
+        ("--Apix", settings.pixel_size_ang),
+        ("--dask", args.dask),
+    ):
+        if given and out.suffix != ".frz":
+            raise InputError(f"{flag}: is for a store, give -o X.frz; {out} holds plain stacks")
     table, account = read_input(read_settings(args, InputSettings))
     for line in describe_input(table, settings, account):
         print(line, flush=True)
