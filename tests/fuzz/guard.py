@@ -55,9 +55,9 @@ def read_guarded(read: Callable[[Path], object], path: Path, size_bytes: int) ->
 
     Raises
     ------
-    BrokenPromiseError : anything but a FrazilError of one line was raised, more than CPU_S went by, more
-        memory than BASE_BYTES + BYTES_PER_BYTE a byte was allocated, or something was executed or
-        written.
+    BrokenPromiseError : anything but a FrazilError of one line was raised, more than CPU_S went by,
+        more memory than BASE_BYTES + BYTES_PER_BYTE a byte was allocated, or something was executed
+        or written.
     """
     try:
         with _watched(), _limited(), _measured(size_bytes):

@@ -52,13 +52,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--chunk {args.chunk}: must be at least 1")
     if args.b is not None:
         print("-b no longer changes anything: batches are sized by memory")
-    for flag, given in (
-        ("--drop-bad", settings.drop_bad),
-        ("--Apix", settings.pixel_size_ang),
-        ("--dask", args.dask),
-    ):
-        if given and out.suffix != ".frz":
-            raise InputError(f"{flag}: is for a store, give -o X.frz; {out} holds plain stacks")
+    if out.suffix != ".frz":
+        _check_stacks(settings, args.dask)
     table, account = read_input(read_settings(args, InputSettings))
     for line in describe_input(table, settings, account):
         print(line, flush=True)
@@ -79,3 +74,11 @@ def run(args: argparse.Namespace) -> None:
             show_preflight(store, lambda line: print(line, flush=True))
     else:
         print(f"wrote {write_fourier_stacks(table, out, settings, args.chunk)}")
+
+
+def _check_stacks(settings: PackSettings, dask: str | None) -> None:
+    """Raise InputError when a flag was given that cryoDRGN's stacks have no room for."""
+    flags = {"--drop-bad": settings.drop_bad, "--Apix": settings.pixel_size_ang, "--dask": dask}
+    for flag, value in flags.items():
+        if value:
+            raise InputError(f"{flag}: is for a store; give -o X.frz, or leave it out")
