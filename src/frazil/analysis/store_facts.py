@@ -27,7 +27,8 @@ def describe_store(path: Path) -> Facts:
     _add_disk(facts, path, manifest)
     _add_quality(facts, manifest)
     # The source's box is said above.
-    add_table(facts, replace(store.table(), box_px=None), "source pixel size")
+    label = "pixel size" if manifest.processing.resampled else "source pixel size"
+    add_table(facts, replace(store.table(), box_px=None), label)
     _add_accounting(facts, manifest)
     return facts
 
