@@ -19,6 +19,7 @@ from frazil.io.pickles import read_ctf, read_poses
 from frazil.io.selection_file import read_rows_of
 from frazil.io.star import copy_rows, particles_from_star, read_star, split_image_name, write_star
 from frazil.io.star_format import StarTable
+from frazil.io.star_labels import RELION, dialect_of
 from frazil.io.star_particles import MADE, star_blocks
 from frazil.io.text import read_list
 from frazil.io.tool_settings import WriteStarSettings
@@ -55,21 +56,22 @@ def _from_star(settings: WriteStarSettings) -> list[str]:
     star = read_star(source)
     rows = _rows(settings, len(star.particles))
     said = f"{out}: {len(rows)} of {len(star.particles)} particles"
-    same_version = "optics" not in star.blocks or not settings.relion30
+    is_relion = dialect_of(star.particles) is RELION
+    same_version = is_relion and (star.optics is None or not settings.relion30)
     if same_version and not settings.full_path:
         copy_rows(source, out, rows)
         return [f"{said}, all columns as they were"]
     table = particles_from_star(source, settings.places())
-    full = settings.full_path
-    all_names = _full_names(table) if full else star.particles.strings("_rlnImageName")
+    full = settings.full_path or not is_relion
+    all_names = _full_names(table) if full else star.particles.strings(RELION.image)
     names = [all_names[row] for row in rows.tolist()]
-    if same_version or not table.has_pixel_size:
+    if is_relion and (same_version or not table.has_pixel_size):
         copy_rows(source, out, rows, {"_rlnImageName": names})
         kept = "" if same_version else "; no pixel size is known, so the version stays"
         return [f"{said}, all other columns as they were{kept}"]
-    other = _other_columns(star.particles, rows)
-    write_star(out, star_blocks(table.take(rows), names, other, relion30=True))
-    return [f"{said}, RELION 3.0", *table.notes]
+    other = _other_columns(star.particles, rows) if is_relion else {}
+    write_star(out, star_blocks(table.take(rows), names, other, settings.relion30))
+    return [f"{said}, RELION {'3.0' if settings.relion30 else '3.1'}", *table.notes]
 
 
 def _from_others(settings: WriteStarSettings) -> list[str]:
