@@ -108,9 +108,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_400_000)
     parser.add_argument("--starfile", help="python with starfile and pandas")
     parser.add_argument("--cryodrgn", help="the cryodrgn command")
-    parser.add_argument(
-        "--folder", type=Path, help="where the file is written"
-    )
+    parser.add_argument("--folder", type=Path, help="where the file is written")
     parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.ours:

@@ -306,13 +306,14 @@ def test_stacks_that_no_row_uses_are_neither_needed_nor_recorded(tmp_path: Path)
         pack(table, tmp_path / "Y.frz", settings())
 
 
-def test_mixed_pixel_sizes_are_refused_with_the_row(tmp_path: Path) -> None:
+def test_pixel_sizes_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
     table = make_particles(tmp_path, 5, BOX)
-    table.rows["pixel_size_ang"][3] *= 1.002
-    with pytest.raises(InputError, match=r"row 3 \(0-based\) has 1\.5030 A/px, row 0 has 1\.5000"):
-        pack(table, tmp_path / "X.frz", settings())
     table.rows["pixel_size_ang"][3] = 1.5005  # rounding of a file
-    assert pack(table, tmp_path / "X.frz", settings()).pixel_size_ang == 1.5
+    store = pack(table, tmp_path / "X.frz", settings())
+    assert store.pixel_size_ang == 1.5 and not store.manifest.processing.resampled
+    table.rows["pixel_size_ang"][3] *= 1.002
+    store = pack(table, tmp_path / "Y.frz", settings())
+    assert store.pixel_size_ang == pytest.approx(1.503501) and store.manifest.processing.resampled
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,12 @@ def column_lines(settings: SetSettings) -> Iterator[str]:
         except InputError:
             continue
         if column is not None:
-            text = _described(column)
+            text = _described(column, unknown=0 if name == "uid" else -1)
             if text:
                 yield f"  {name:<{width}}  {text}"
 
 
-def _described(column: Column) -> str:
+def _described(column: Column, unknown: int) -> str:
     """Return a column in a few words; nothing of one that is unknown throughout."""
     if isinstance(column, Words):
         counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.texts))
@@ -49,7 +49,9 @@ def _described(column: Column) -> str:
     if column.dtype == np.bool_:
         return f"true of {int(column.sum())}"
     known = column[np.isfinite(column)]
-    if not known.size or (column.dtype.kind == "i" and known.max() < 0):
+    if column.dtype.kind in "iu":
+        known = column[column != unknown]
+    if not known.size:
         return ""
     low, high = known.min(), known.max()
     text = f"{low:.6g} to {high:.6g}" if column.dtype.kind == "f" else f"{low} to {high}"

@@ -11,6 +11,7 @@ functions of FUNCTIONS. A comparison with an unknown value (NaN) is false.
 
 import ast
 import operator
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -117,7 +118,9 @@ def evaluate(text: str, columns: Columns, count: int) -> NDArray[np.bool_]:
     if len(text) > _MAX_LENGTH:
         raise InputError(f"--where: longer than {_MAX_LENGTH} characters; use several steps")
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler, on spellings such as '\\d'
+            tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or type(error).__name__
         raise InputError(f"--where '{text}': cannot be read ({reason})") from error

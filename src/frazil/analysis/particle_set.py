@@ -23,12 +23,13 @@ from frazil.analysis.table_columns import (
     of_table,
 )
 from frazil.errors import InputError, MissingFileError
-from frazil.io.cryosparc import CsColumns
+from frazil.io.cryosparc_groups import is_job_folder
+from frazil.io.cryosparc_join import CsColumns
 from frazil.io.identities import Identify, Identities, distinct_uids
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.paths import NO_HINTS, Places, PlaceSettings
-from frazil.io.selection_file import read_rows
+from frazil.io.selection_file import is_selection, read_rows, read_selection_file
 from frazil.runs.folder import Run, is_run
 from frazil.store.reader import ParticleStore
 
@@ -165,7 +166,9 @@ def open_set(
     """
     if not source.exists():
         raise MissingFileError(f"{source}: no such file or folder")
-    if is_run(source):
+    if is_selection(source):
+        found = _of_selection(source, say)
+    elif is_run(source):
         found = _of_run(RunColumns(Run.open(source), epoch), source, places, say)
     elif epoch is not None:
         raise InputError(f"--epoch {epoch}: is for run folders; {source} is none")
@@ -211,6 +214,14 @@ def _of_run(columns: RunColumns, source: Path, places: Places, say: Say) -> Part
     return found
 
 
+def _of_selection(path: Path, say: Say) -> ParticleSet:
+    """Return the particles of a selection, of which nothing but their identity is known."""
+    selection = read_selection_file(path)
+    count = len(selection)
+    whole: list[Provider] = [_RowColumn(count)]
+    return ParticleSet(path, str(path), count, None, whole, [], lambda _: selection.identities, say)
+
+
 class _Sorted:
     """Columns of a run whose rows do not ascend, in the order of the rows."""
 
@@ -227,7 +238,7 @@ class _Sorted:
 
 def _of_file(path: Path, places: Places, say: Say) -> ParticleSet:
     """Return the particles of a store or particle file."""
-    if path.is_dir():
+    if path.is_dir() and not is_job_folder(path):
         store = ParticleStore.open(path)
         table = store.table()
         columns = TableColumns(store.rows, of_table(table).texts)
@@ -242,7 +253,7 @@ def _of_file(path: Path, places: Places, say: Say) -> ParticleSet:
             lambda _: Identities.of(store.rows, store.sources),
             say,
         )
-    if path.suffix == ".cs":
+    if path.suffix in (".cs", ".csg") or is_job_folder(path):
         return _of_cs(path, places, say)
     table = open_particles(path, places)
     whole = [of_table(table)]

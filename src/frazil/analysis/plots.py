@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from frazil.io.atomic import atomic_path
 
-_STYLE: Any = {
+STYLE: Any = {
     "figure.dpi": 110,
     "font.size": 10,
     "axes.spines.top": False,
@@ -34,7 +34,7 @@ _STYLE: Any = {
     "axes.grid": False,
     "legend.frameon": False,
 }
-_INK, _ACCENT, _SECOND = "#1d2939", "#1570ef", "#e04f16"
+INK, ACCENT, SECOND = "#1d2939", "#1570ef", "#e04f16"
 # From this many points on, density is drawn instead of dots.
 _HEXBIN_FROM = 20_000
 
@@ -48,7 +48,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def png_bytes(figure: Figure) -> bytes:
     """Return a figure as PNG."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", facecolor="white")
     return buffer.getvalue()
 
@@ -69,11 +69,11 @@ def embedding_figure(
         sets are shown as density.
     centres : (K,) points that stand for the clusters; they are marked and numbered from 1.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 5.0), layout="constrained")
         axes = figure.add_subplot()
         if points.shape[1] == 1:
-            axes.hist(points[:, 0], bins=60, color=_ACCENT)
+            axes.hist(points[:, 0], bins=60, color=ACCENT)
             axes.set(xlabel=names[0], ylabel="particles", title=title)
             return figure
         if len(points) >= _HEXBIN_FROM:
@@ -96,7 +96,7 @@ def learning_figure(
     intervals : points within epochs: keys "at" (epochs done, a fraction), "gen_loss", "kld".
     epochs : means of whole epochs, the same keys.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 3.2), layout="constrained")
         panels = figure.subplots(1, 2)
         names = (("gen_loss", "reconstruction loss"), ("kld", "KL divergence"))
@@ -109,7 +109,7 @@ def learning_figure(
                 at,
                 means,
                 "o-",
-                color=_ACCENT,
+                color=ACCENT,
                 ms=3.5,
                 lw=1.5,
                 label="mean of each epoch, at its middle",
@@ -127,11 +127,11 @@ def fsc_figure(
     curves: Mapping[str, NDArray[Any]], box_px: int, pixel_size_ang: float, title: str
 ) -> Figure:
     """Return FSC curves (S,) over spatial frequency, resolution in Angstrom on the ticks."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.8), layout="constrained")
         axes = figure.add_subplot()
         for (name, curve), colour in zip(
-            curves.items(), (_ACCENT, _SECOND, "#099250", "#7839ee") * 8, strict=False
+            curves.items(), (ACCENT, SECOND, "#099250", "#7839ee") * 8, strict=False
         ):
             frequency = np.arange(len(curve)) / (box_px * pixel_size_ang)
             axes.plot(frequency, curve, color=colour, lw=1.6, label=name)
@@ -158,13 +158,13 @@ def component_figure(
     power_ratio: Sequence[float], agreement: Sequence[float], threshold: float
 ) -> Figure:
     """Return bars of the power (K,) of components, and of the agreement (K,) of two half sets."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         number = np.arange(1, len(power_ratio) + 1)
-        left.bar(number, power_ratio, color=_ACCENT)
+        left.bar(number, power_ratio, color=ACCENT)
         left.set(xlabel="component", title="power, relative to the mean's")
-        colours = [_ACCENT if value > threshold else "#98a2b3" for value in agreement]
+        colours = [ACCENT if value > threshold else "#98a2b3" for value in agreement]
         right.bar(number, agreement, color=colours)
         right.axhline(threshold, color="#667085", lw=0.8, ls="--")
         right.set(xlabel="direction", ylim=(0, 1), title="correlation of the half sets")
@@ -178,22 +178,26 @@ def pose_figure(rotations: NDArray[np.float32]) -> Figure:
 
     The viewing direction is the third row of R, the model direction that points along the beam.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-        axes = figure.add_subplot()
-        x, y, z = rotations[:, 2, :].T
-        longitude = np.degrees(np.arctan2(y, x))
-        bins = int(np.clip(np.sqrt(len(x)) / 4, 8, 72))
-        edges = (np.linspace(-180, 180, 2 * bins + 1), np.linspace(-1, 1, bins + 1))
-        counts = np.histogram2d(longitude, z, bins=edges)[0].T
-        image = axes.pcolormesh(*edges, counts, cmap="viridis", vmin=0, rasterized=True)
-        axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
-        axes.set_title("viewing directions (equal area)")
-        ticks = (-90, -45, -20, 0, 20, 45, 90)
-        axes.set_yticks([float(np.sin(np.radians(t))) for t in ticks], [str(t) for t in ticks])
-        axes.set_xticks(range(-180, 181, 60))
-        figure.colorbar(image, ax=axes, label="particles", pad=0.01)
+        draw_views(figure, figure.add_subplot(), rotations)
         return figure
+
+
+def draw_views(figure: Figure, axes: Axes, rotations: NDArray[np.float32]) -> None:
+    """Draw what `pose_figure` shows into axes."""
+    x, y, z = rotations[:, 2, :].T
+    longitude = np.degrees(np.arctan2(y, x))
+    bins = int(np.clip(np.sqrt(len(x)) / 4, 8, 72))
+    edges = (np.linspace(-180, 180, 2 * bins + 1), np.linspace(-1, 1, bins + 1))
+    counts = np.histogram2d(longitude, z, bins=edges)[0].T
+    image = axes.pcolormesh(*edges, counts, cmap="viridis", vmin=0, rasterized=True)
+    axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
+    axes.set_title("viewing directions (equal area)")
+    ticks = (-90, -45, -20, 0, 20, 45, 90)
+    axes.set_yticks([float(np.sin(np.radians(t))) for t in ticks], [str(t) for t in ticks])
+    axes.set_xticks(range(-180, 181, 60))
+    figure.colorbar(image, ax=axes, label="particles", pad=0.01)
 
 
 def _draw_density(figure: Figure, axes: Axes, points: NDArray[Any]) -> None:
@@ -203,7 +207,7 @@ def _draw_density(figure: Figure, axes: Axes, points: NDArray[Any]) -> None:
 
 def _draw_dots(axes: Axes, points: NDArray[Any], labels: NDArray[Any] | None) -> None:
     size = float(np.clip(6000 / max(len(points), 1), 1.5, 14))
-    colour: Any = _ACCENT
+    colour: Any = ACCENT
     if labels is not None:
         # Clusters are numbered so that neighbours follow each other: so do their colours.
         count = int(labels.max()) + 1
@@ -213,7 +217,7 @@ def _draw_dots(axes: Axes, points: NDArray[Any], labels: NDArray[Any] | None) ->
 
 def _mark(axes: Axes, points: NDArray[Any]) -> None:
     """Mark and number points (K, 2) from 1."""
-    axes.scatter(points[:, 0], points[:, 1], s=26, c="white", edgecolors=_INK, linewidths=1.2)
+    axes.scatter(points[:, 0], points[:, 1], s=26, c="white", edgecolors=INK, linewidths=1.2)
     outline: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="white")]
     for number, point in enumerate(points, start=1):
         text = axes.annotate(
@@ -223,7 +227,7 @@ def _mark(axes: Axes, points: NDArray[Any]) -> None:
             textcoords="offset points",
             fontsize=9,
             fontweight="bold",
-            color=_INK,
+            color=INK,
         )
         text.set_path_effects(outline)
 

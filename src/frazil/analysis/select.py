@@ -16,7 +16,7 @@ from frazil.analysis.select_settings import SelectSettings
 from frazil.errors import InputError
 from frazil.io.atomic import write_npy_atomic, write_text_atomic
 from frazil.io.pickles import write_pickle
-from frazil.io.selection_file import Selection, write_selection
+from frazil.io.selection_file import Selection, is_selection, write_selection
 from frazil.io.selections import random_rows
 from frazil.runs.folder import make_folder
 
@@ -186,8 +186,13 @@ def _write(path: Path, places: NDArray[np.int64], there: ParticleSet, rule: str)
     """Write some of the particles of a set, as identities or as rows."""
     if not len(places):
         raise InputError(f"{path}: no particle is left for it")
+    if is_selection(there.path) and not is_selection(path):
+        raise InputError(
+            f"-o {path}: rows of which file? {there.origin} knows identities only; give the file "
+            "or store as SRC, and the selection with --and"
+        )
     rows = there.file_rows(places)
-    if path.suffix == ".sel":
+    if is_selection(path):
         chosen = there.identities(False).take(rows)
         write_selection(path, Selection(chosen, rule, there.origin, there.total))
     elif path.suffix == ".pkl":
@@ -200,7 +205,7 @@ def _write(path: Path, places: NDArray[np.int64], there: ParticleSet, rule: str)
 
 def _of_what(path: Path, there: ParticleSet) -> str:
     """Return what the numbers in a file mean."""
-    return "" if path.suffix == ".sel" else f", as rows of {there.path}"
+    return "" if is_selection(path) else f", as rows of {there.path}"
 
 
 def _limits(settings: SelectSettings) -> str:

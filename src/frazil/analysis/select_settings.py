@@ -14,7 +14,7 @@ class SetSettings(PlaceSettings, frozen=True, kw_only=True):
     """The particles, and what is known of them."""
 
     source: Annotated[
-        str, option("source", metavar="SRC", help="store, run folder, .cs, .star or stack")
+        str, option("source", metavar="SRC", help="store, run folder, .cs, .star, stack, .sel")
     ]
     epoch: Annotated[
         int | None, option("--epoch", metavar="N", help="epoch of a run; default: the last", ge=1)
@@ -103,6 +103,10 @@ class ExportSettings(SetSettings, frozen=True, kw_only=True):
     keep_all: Annotated[
         bool,
         option("--keep-all", help="keep particles that SRC does not have; columns are nan there"),
+    ] = False
+    drop_missing: Annotated[
+        bool,
+        option("--drop-missing", help="leave out particles of SRC that FILE does not have"),
     ] = False
     all_copies: Annotated[
         bool,

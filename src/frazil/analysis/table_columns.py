@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from frazil.analysis.expression import Column, Words
 from frazil.geometry.rotations import to_relion_euler
 from frazil.io import particles
-from frazil.io.cryosparc import CsColumns
+from frazil.io.cryosparc_join import CsColumns
 from frazil.io.star import StarTable, read_star
 
 FLAGS = {

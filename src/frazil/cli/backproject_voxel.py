@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--outdir", type=Path, required=True, help="folder to write into")
     add_settings(parser, BackprojectSettings)
     parser.add_argument("--no-fsc-vals", action="store_true", help="half maps without their FSC")
+    parser.add_argument("--no-preflight", action="store_true", help="do not check first")
     parser.add_argument("--overwrite", action="store_true", help="replace a map that is there")
     parser.add_argument("--lazy", action="store_true", help="accepted; particles always stream")
 
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> None:
     import msgspec
 
     from frazil.analysis.consensus import write_consensus
+    from frazil.analysis.preflight import show_preflight, used_rows
     from frazil.engines.backproject_input import open_loader, reconstruct
     from frazil.engines.backproject_settings import BackprojectInput, BackprojectSettings
     from frazil.store.budget import DiskNeed
@@ -57,6 +59,8 @@ def run(args: argparse.Namespace) -> None:
         say("the pixel size is not known: 1 A/px is written, and resolutions are in pixels")
     if loader.columns.ctf_parameters is None:
         say("no CTF is known: images are taken as they are")
+    if not args.no_preflight:
+        show_preflight(loader.store, say, used_rows(loader))
     say(f"back-projecting {loader.row_count} images of {loader.box_px} px")
     result = reconstruct(loader, settings)
     out.mkdir(parents=True, exist_ok=True)

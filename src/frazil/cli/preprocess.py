@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, InputSettings)
     add_settings(parser, PackSettings)
     parser.add_argument("-o", required=True, metavar="OUT", help="X.frz, X.mrcs or X.txt")
+    parser.add_argument("--no-preflight", action="store_true", help="do not check poses and CTF")
     parser.add_argument("-b", type=int, help="accepted; batches are sized by memory now")
     parser.add_argument(
         "--chunk", type=int, default=100_000, help="images per .ft.mrcs (default: 100000)"
@@ -51,10 +52,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--chunk {args.chunk}: must be at least 1")
     if args.b is not None:
         print("-b no longer changes anything: batches are sized by memory")
-    if settings.drop_bad and out.suffix != ".frz":
-        raise InputError(f"--drop-bad: is for a store, give -o X.frz; {out} keeps every row")
-    if args.dask and out.suffix != ".frz":
-        raise InputError(f"--dask {args.dask}: packs a store; give -o X.frz")
+    if out.suffix != ".frz":
+        _check_stacks(settings, args.dask)
     table, account = read_input(read_settings(args, InputSettings))
     for line in describe_input(table, settings, account):
         print(line, flush=True)
@@ -68,6 +67,18 @@ def run(args: argparse.Namespace) -> None:
         with connected(args.dask, settings.max_threads) as workers:
             command = shlex.join(sys.argv)
             store = pack(table, out, settings, account, command, workers=workers)
-        print("\n".join(describe_store(store)))
+        print("\n".join(describe_store(store)), flush=True)
+        if store.manifest.has_pose and not args.no_preflight:
+            from frazil.analysis.preflight import show_preflight
+
+            show_preflight(store, lambda line: print(line, flush=True))
     else:
         print(f"wrote {write_fourier_stacks(table, out, settings, args.chunk)}")
+
+
+def _check_stacks(settings: PackSettings, dask: str | None) -> None:
+    """Raise InputError when a flag was given that cryoDRGN's stacks have no room for."""
+    flags = {"--drop-bad": settings.drop_bad, "--Apix": settings.pixel_size_ang, "--dask": dask}
+    for flag, value in flags.items():
+        if value:
+            raise InputError(f"{flag}: is for a store; give -o X.frz, or leave it out")

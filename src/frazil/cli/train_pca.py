@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mixture", metavar="M|auto", help="fit a Gaussian mixture to the latents (frazil mixture)"
     )
+    parser.add_argument("--no-preflight", action="store_true", help="do not check before training")
     parser.add_argument("--analysis", action="store_true", help="analyze at the end")
 
 
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace, ranks: "Ranks") -> None:
     """Do the part of one rank; the first one writes and speaks."""
+    from frazil.analysis.preflight import show_preflight
+    from frazil.engines.particles import selected_rows
     from frazil.engines.pca.mixture_settings import MixtureSettings
     from frazil.engines.pca.settings import DataSettings, ModelSettings, PcaSettings
     from frazil.engines.pca.start import begin_or_resume, check_request, open_store
@@ -63,6 +66,8 @@ def _run(args: argparse.Namespace, ranks: "Ranks") -> None:
     overwrite = args.overwrite and ranks.first  # the others find the run that the first began
     ranks.first_alone(lambda: check_request(outdir, settings, args.overwrite))
     store = ranks.first_alone(lambda: open_store(settings, outdir, say))
+    if ranks.first and not args.no_preflight:
+        show_preflight(store, say, selected_rows(settings.data, store, _say_nothing))
     with held(outdir) if ranks.first else nullcontext():
         from frazil.analysis.components import write_plots
         from frazil.engines.pca.loop import fit_all

@@ -28,12 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for settings in (DataSettings, ModelSettings, TrainingSettings, FormerSettings):
         add_settings(parser, settings)
     parser.add_argument("--overwrite", action="store_true", help="remove the run in DIR first")
+    parser.add_argument("--no-preflight", action="store_true", help="do not check before training")
     parser.add_argument("--no-analysis", action="store_true", help="do not analyze at the end")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the networks, too")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, then analyze."""
+    from frazil.analysis.preflight import show_preflight, used_rows
     from frazil.engines.plan import training_plan
     from frazil.engines.vae.data import make_loader, open_store, packing_meanwhile, settle
     from frazil.engines.vae.loop import train
@@ -61,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
     loader = make_loader(store, settings, say)
     for line in training_plan(loader, settings, outdir):
         say(line)
+    if not args.no_preflight:
+        show_preflight(store, say, used_rows(loader), loader.settings.memory_bytes)
     packing = packing_meanwhile(store, settings, outdir, command)
     with held(outdir):
         training = begin_or_resume(outdir, settings, loader, command, args.overwrite, packing)

@@ -22,7 +22,7 @@ from frazil.io.selection_file import read_rows
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import ParticleLoader
 from frazil.loader.tier import Tier
-from frazil.preprocess.inputs import join_pickles, open_input
+from frazil.preprocess.inputs import check_scale, join_pickles, open_input
 from frazil.preprocess.planned import plan_and_pack
 from frazil.preprocess.settings import PackSettings
 from frazil.runs.folder import Run, make_folder
@@ -86,6 +86,7 @@ def open_store(
         store = ParticleStore.open(path)
         _say_unused(packing, path, say)
         table = _joined(store.table(), given, say)
+        check_scale(store, table, given.ctf)
         return store.with_rows(table.rows) if given.poses or given.ctf else store
     table = read_table(given, say)
     target = store_path(given, out)

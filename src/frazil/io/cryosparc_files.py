@@ -80,9 +80,11 @@ class Categories:
         ]
 
     def take(self, rows: NDArray[np.int64]) -> "Categories":
-        """Return the column of the given rows; values that none has are left out."""
-        used, codes = np.unique(self.codes[rows], return_inverse=True)
-        return Categories(tuple(self.values[i] for i in used), codes.astype(np.int32))
+        """Return the column of the given rows, the values again in order of appearance."""
+        used, first, codes = np.unique(self.codes[rows], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        values = tuple(self.values[number] for number in used[order].tolist())
+        return Categories(values, np.argsort(order).astype(np.int32)[codes])
 
 
 Column = NDArray[Any] | Categories

@@ -5,7 +5,7 @@ not own: finding the files (`cryosparc_groups`), nor what the fields mean (`cryo
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -196,11 +196,21 @@ def match_uids(
     return order[places], np.flatnonzero(ordered[places] != wanted), repeats
 
 
-def write_joined(columns: CsColumns, out: Path) -> tuple[str, ...]:
+def write_joined(
+    columns: CsColumns,
+    out: Path,
+    kept: NDArray[np.int64] | None = None,
+    added: Mapping[str, NDArray[Any]] | None = None,
+) -> tuple[str, ...]:
     """Write one .cs with all fields of all files, joined on uid; return what was joined.
 
     Each field comes from the file that `CsColumns.holder` names. Rows and their order are those of
     the main file. Memory is bounded: blocks of rows are copied.
+
+    Parameters
+    ----------
+    kept : (m,) ascending rows to write; default all.
+    added : new fields, or fields to replace, each of m values.
 
     Raises
     ------
@@ -210,21 +220,32 @@ def write_joined(columns: CsColumns, out: Path) -> tuple[str, ...]:
     if any(out.absolute() == file.path.absolute() for file in inputs):
         raise InputError(f"-o {out}: is read as input; give it another name")
     holders = {name: columns.holder(name) for name in columns.names}
-    fields = [(name, file.dtype[name]) for name, file in holders.items() if file is not None]
-    dtype = np.dtype(fields)
+    added = added or {}
+    fields = {name: file.dtype[name] for name, file in holders.items() if file is not None}
+    fields |= {name: values.dtype for name, values in added.items()}
+    dtype = np.dtype(list(fields.items()))
+    kept = np.arange(len(columns)) if kept is None else kept
     joins = [columns.join(file) for file in inputs]
     arrays = [read_cs(file.path) for file in inputs]
     by_file = [
-        [n for n, f in holders.items() if f is not None and f.path == file.path] for file in inputs
+        [
+            name
+            for name, holder in holders.items()
+            if holder is not None and holder.path == file.path and name not in added
+        ]
+        for file in inputs
     ]
     with atomic_path(out) as temporary, temporary.open("wb") as stream:
-        stream.write(npy_header(dtype, len(columns)))
+        stream.write(npy_header(dtype, len(kept)))
         for start, block in _progress(columns.main, f"writing {out.name}"):
-            part = slice(start, start + len(block))
-            rows = np.zeros(len(block), dtype)
+            first, stop = np.searchsorted(kept, [start, start + len(block)])
+            part = kept[first:stop]
+            rows = np.zeros(len(part), dtype)
+            for name, values in added.items():
+                rows[name] = values[first:stop]
             for join, array, names in zip(joins, arrays, by_file, strict=True):
                 place = part if join is None or join.rows is None else join.rows[part]
-                source = block if join is None else array[place]
+                source = block[part - start] if join is None else array[place]
                 for name in names:
                     rows[name] = source[name]
             stream.write(rows.view(np.uint8).data)

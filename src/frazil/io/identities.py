@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _INDEX_BITS = 40
+MOST_IMAGES = 1 << _INDEX_BITS
+"""An index in a stack is below this."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError
 from frazil.io.cryosparc import CsColumns, check_positive
+from frazil.io.outputs import check_output
 from frazil.io.parse import (
     box_of,
     box_warning,
     check_even,
-    check_output,
     check_some,
     differ,
 )

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from frazil.errors import InputError
 from frazil.io.cryosparc import CsAlignment, CsColumns, read_alignment, rotations_of
 from frazil.io.cryosparc_groups import find_cs_files
+from frazil.io.outputs import check_output
 from frazil.io.parse import (
     DIFFERENT,
     box_of,
     box_warning,
     check_even,
-    check_output,
     check_some,
     differ,
 )

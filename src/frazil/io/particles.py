@@ -104,8 +104,9 @@ class ParticleTable:
     ----------
     rows : (N,) of PARTICLE_DTYPE.
     sources : absolute paths of the stacks, indexed by the column `source`.
-    box_px : box of the source images in pixels, None when unknown. Of Fourier images (domain
-        "hartley", side D+1) it is D.
+    box_px : box of the source images in pixels, None when unknown or of several sizes. Of Fourier
+        images (domain "hartley", side D+1) it is D.
+    boxes_px : box of each source that the metadata state; empty when they state none.
     optics_groups, groups : names that the columns `optics_group` and `group` index.
     blob_sign : cryoSPARC's blob/sign, -1 when particles are dark; None when unknown or mixed.
     origin : the file that the table came from, as the user gave it.
@@ -124,10 +125,13 @@ class ParticleTable:
     places: Places = NO_HINTS
     notes: tuple[str, ...] = ()
     provenance: tuple[str, ...] = ()
+    boxes_px: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows.dtype != PARTICLE_DTYPE or self.rows.ndim != 1:
             raise TypeError(f"rows must be (N,) of PARTICLE_DTYPE, found {self.rows.dtype}")
+        if self.boxes_px and len(self.boxes_px) != len(self.sources):
+            raise ValueError(f"{len(self.boxes_px)} boxes given for {len(self.sources)} sources")
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frazil.errors import InputError, MissingFileError
-from frazil.io.identities import Identify, Identities, find
+from frazil.io.identities import MOST_IMAGES, Identify, Identities, find
 from frazil.io.star import split_image_name
 
 _UID = "uid:"
@@ -39,10 +39,10 @@ def read_picks(path: Path, count: int, identities: Identify, origin: str) -> NDA
     for number, pick in picks:
         try:
             if pick.startswith(_UID):
-                uids[int(pick.removeprefix(_UID))] = number
+                uids[_below(int(pick.removeprefix(_UID)), 1 << 64)] = number
             elif "@" in pick:
                 index, stack = split_image_name(pick)
-                images[stack, index] = number
+                images[stack, _below(index, MOST_IMAGES)] = number
             else:
                 rows.append(int(pick))
         except ValueError as error:
@@ -64,6 +64,13 @@ def read_picks(path: Path, count: int, identities: Identify, origin: str) -> NDA
             _found(_images(list(images)), list(images.values()), path, identities(True), origin)
         )
     return np.unique(np.concatenate(parts))
+
+
+def _below(number: int, limit: int) -> int:
+    """Return a number from 0 on that is below a limit; ValueError for any other."""
+    if not 0 <= number < limit:
+        raise ValueError(number)
+    return number
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -154,10 +154,14 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:120]
 
 
-def write_pickle(path: Path, value: Any) -> None:
-    """Write numpy arrays, or containers of them, as a pickle that cryoDRGN reads (protocol 4)."""
+def write_pickle(path: Path, *values: Any) -> None:
+    """Write numpy arrays, or containers of them, as a pickle that cryoDRGN reads (protocol 4).
+
+    Several values become consecutive pickles of one file (see `read_all_pickles`).
+    """
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-        pickle.dump(value, file, protocol=4)
+        for value in values:
+            pickle.dump(value, file, protocol=4)
 
 
 def read_poses(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.atomic import atomic_path
-from frazil.io.identities import Found, Identify, Identities, find, turned
+from frazil.io.identities import MOST_IMAGES, Found, Identify, Identities, find, turned
 from frazil.io.pick_list import read_picks
 from frazil.io.pickles import read_selection
 
@@ -168,14 +168,16 @@ def find_selected(
     found = find(selection.identities, there, all_copies)
     if found is None:
         raise InputError(
-            f"{path}: has {_kinds(selection.identities)}, {origin} has {_kinds(there)}: particles "
-            "cannot be found by identity; select from a file that has the same"
+            f"{path}: has {identity_kinds(selection.identities)}, {origin} has "
+            f"{identity_kinds(there)}: particles cannot be found by identity; select from a file "
+            "that has the same"
         )
     if found.missing.size:
+        first = named_identity(selection.identities, int(found.missing[0]))
         raise InputError(
             f"{path}: {found.missing.size} of its {len(selection)} particles are not in {origin}, "
-            f"the first is {_named(selection.identities, int(found.missing[0]))}; it was chosen "
-            f"from {selection.origin}: give that set, or select again"
+            f"the first is {first}; it was chosen from {selection.origin}: give that set, or "
+            "select again"
         )
     other = turned(selection.identities, there, found)
     if other.size and not all_copies:
@@ -233,7 +235,8 @@ def _check(path: Path, identities: Identities) -> None:
     if fit and identities.source is not None and identities.index is not None:
         fit = 0 <= int(identities.source.min()) <= int(identities.source.max())
         fit = fit and int(identities.source.max()) < len(identities.sources)
-        fit = fit and int(identities.index.min()) >= 0
+        fit = fit and 0 <= int(identities.index.min()) <= int(identities.index.max())
+        fit = fit and int(identities.index.max()) < MOST_IMAGES
     if identities.rotation is not None:
         fit = fit and identities.rotation.shape == (n, 3, 3)
     if not fit:
@@ -245,13 +248,13 @@ def _narrow(values: NDArray[np.integer]) -> NDArray[np.integer]:
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
-def _kinds(identities: Identities) -> str:
+def identity_kinds(identities: Identities) -> str:
     """Return which identities are known, for a message."""
     kinds = (("uids", identities.uid), ("images", identities.source))
     return " and ".join(name for name, known in kinds if known is not None) or "no identities"
 
 
-def _named(identities: Identities, place: int) -> str:
+def named_identity(identities: Identities, place: int) -> str:
     """Return one particle for a message."""
     parts = []
     if identities.uid is not None:

@@ -89,15 +89,18 @@ def particles_from_star(
     reader.fill_shifts(rows)
     reader.fill_ctf(rows)
     reader.fill_half_sets(rows)
+    stacks = reader.stacks(places)
+    boxes_px = reader.boxes_px(rows, len(stacks))
     return ParticleTable(
         rows,
-        reader.stacks(places),
-        reader.box_px(),
+        stacks,
+        boxes_px[0] if len(set(boxes_px)) == 1 else None,
         optics_groups,
         tuple(reader.groups),
         origin=str(path),
         notes=tuple(reader.notes),
         provenance=star_provenance(reader.star, rows),
+        boxes_px=boxes_px,
     )
 
 
@@ -366,18 +369,21 @@ class _Reader:
         if subset is not None:
             rows["half_set"] = np.where(np.isin(subset, (1, 2)), subset, -1)
 
-    def box_px(self) -> int | None:
-        """Return _rlnImageSize when all particles share it."""
+    def boxes_px(self, rows: NDArray[np.void], stacks: int) -> tuple[int, ...]:
+        """Return _rlnImageSize of each stack; empty without it."""
         size = self.get(_BOX)
         if size is None or not len(size):
-            return None
-        other = np.flatnonzero(size != size[0])
+            return ()
+        boxes = np.zeros(stacks)
+        boxes[rows["source"]] = size
+        other = np.flatnonzero(boxes[rows["source"]] != size)
         if other.size:
+            row = int(other[0])
             raise InputError(
-                f"{self.star.path}: row {other[0]} (0-based) has {_BOX} "
-                f"{size[other[0]]:g}, row 0 has {size[0]:g}; images of one box are wanted"
+                f"{self.star.path}: row {row} (0-based) has {_BOX} {size[row]:g}, other images of "
+                f"its stack have {boxes[rows['source'][row]]:g}; correct the file"
             )
-        return int(size[0])
+        return tuple(boxes.astype(np.int64).tolist())
 
     def _check_positive(self, values: NDArray[np.float64], what: str) -> None:
         """Raise InputError naming the first row whose value is not positive."""

@@ -126,6 +126,35 @@ def copy_rows(
         _copy_bytes(source, file, position, Path(path).stat().st_size)
 
 
+def split_rows(path: Path, parts: Mapping[Path, ArrayLike]) -> None:
+    """Write one copy of a STAR file for each part, with only its particle rows, as `copy_rows`.
+
+    Parameters
+    ----------
+    path : STAR file to copy; it is scanned once, however many parts there are.
+    parts : file to write -> (n,) particle rows, 0-based and in range.
+    """
+    particles = read_star(Path(path)).particles
+    size = Path(path).stat().st_size
+    with Path(path).open("rb") as source:
+        offsets = _row_offsets(source, particles)
+        for out, rows in parts.items():
+            with atomic_path(Path(out)) as temporary, temporary.open("wb") as file:
+                _copy_bytes(source, file, 0, particles.start)
+                file.writelines(_raw_rows(source, offsets, np.asarray(rows)))
+                _copy_bytes(source, file, particles.stop, size)
+
+
+def _raw_rows(
+    source: BinaryIO, offsets: NDArray[np.int64], rows: NDArray[np.int64]
+) -> Iterator[bytes]:
+    """Yield the lines of some rows, each with a line end."""
+    for row in rows.tolist():
+        source.seek(offsets[row])
+        line = source.readline()
+        yield line if line.endswith(b"\n") else line + b"\n"
+
+
 def _copy_bytes(source: BinaryIO, out: BinaryIO, start: int, stop: int) -> None:
     """Copy bytes start to stop as they are."""
     source.seek(start)
@@ -152,11 +181,8 @@ def _edited_rows(
         zip(*texts, strict=True) if texts else repeat((), len(rows))
     )
     finders = [_finder(table, place) for place in places]
-    for row, new in zip(rows.tolist(), replaced, strict=True):
-        source.seek(offsets[row])
-        raw = source.readline()
-        line = _edited_line(raw, [find(raw) for find in finders], new)
-        yield line if line.endswith(b"\n") else line + b"\n"
+    for raw, new in zip(_raw_rows(source, offsets, rows), replaced, strict=True):
+        yield _edited_line(raw, [find(raw) for find in finders], new)
 
 
 def _new_labels(source: BinaryIO, table: StarTable, columns: Columns) -> Iterator[bytes]:
@@ -171,7 +197,7 @@ def _appended(lines: Iterator[bytes], table: StarTable, columns: Columns) -> Ite
     """Yield rows with the values of new columns behind their last value."""
     texts = [_texts(values, label, table.path, True) for label, values in columns.items()]
     for line, values in zip(lines, zip(*texts, strict=True), strict=True):
-        stop = token_spans(line)[-1][1]
+        stop = token_spans(line)[-1][1] if b"#" in line else len(line.rstrip())
         new = "".join(f" {value}" for value in values).encode("utf-8", "surrogateescape")
         yield line[:stop] + new + line[stop:]
 

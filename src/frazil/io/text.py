@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from frazil.errors import InputError, MissingFileError
+from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.mrc import MrcHeader, read_header, read_headers
-from frazil.io.particles import ParticleTable, empty_rows
+from frazil.io.particles import PARTICLE_DTYPE, ParticleTable, empty_rows
 from frazil.io.paths import NO_HINTS, Places, missing_message, resolve_stacks
+
+_ANY_TABLE_BYTES = 64 << 20
 
 
 def read_list(path: Path) -> list[str]:
@@ -66,7 +68,19 @@ def particles_from_mrc(path: Path) -> ParticleTable:
 
 
 def table_of_stacks(headers: list[MrcHeader], origin: Path) -> ParticleTable:
-    """Return the table of every image of the given stacks, in order, repeats included."""
+    """Return the table of every image of the given stacks, in order, repeats included.
+
+    Raises
+    ------
+    CorruptDataError : a header says far more images than the file holds.
+    """
+    for header in headers:
+        table_bytes = header.nz * PARTICLE_DTYPE.itemsize
+        if table_bytes > _ANY_TABLE_BYTES + header.whole_images * header.frame_bytes:
+            raise CorruptDataError(
+                f"{header.path}: the header says {header.nz} images, the file holds "
+                f"{header.whole_images}; copy it again"
+            )
     files = [str(header.path.absolute()) for header in headers]
     sources = tuple(dict.fromkeys(files))
     numbers = {file: number for number, file in enumerate(sources)}
@@ -85,6 +99,14 @@ def table_of_stacks(headers: list[MrcHeader], origin: Path) -> ParticleTable:
         for header in headers
         if header.is_volume
     ]
-    side_px = headers[0].nx
-    box_px = side_px if side_px % 2 == 0 else side_px - 1  # odd: Fourier images of side D+1
-    return ParticleTable(rows, sources, box_px, origin=str(origin), notes=tuple(notes))
+    boxes = {  # odd: Fourier images of side D+1
+        file: header.nx - header.nx % 2 for header, file in zip(headers, files, strict=True)
+    }
+    return ParticleTable(
+        rows,
+        sources,
+        next(iter(boxes.values())) if len(set(boxes.values())) == 1 else None,
+        origin=str(origin),
+        notes=tuple(notes),
+        boxes_px=tuple(boxes.values()),
+    )

@@ -4,6 +4,7 @@ Owns: gains, flags and the measured error of a block. Does not own: reading the 
 becomes of the block (`pipeline`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,20 @@ def encode_block(
     statistics.images += np.bincount(groups[0][finite], minlength=groups[1])
     statistics.clipped += _clips_per_shell(codes[clipped], disc)
     return Block(codes.numpy(), facts, statistics)
+
+
+def joined_blocks(parts: Sequence[tuple[np.ndarray, Block]]) -> Block:
+    """Return one block of several; `parts` are (places of its images in the whole, block)."""
+    if len(parts) == 1:
+        return parts[0][1]
+    count, first = sum(len(places) for places, _ in parts), parts[0][1]
+    records = np.empty((count, first.records.shape[1]), first.records.dtype)
+    facts = np.empty(count, FACTS_DTYPE)
+    statistics = ShellStatistics.zeros(*first.statistics.power.shape)
+    for places, block in parts:
+        records[places], facts[places] = block.records, block.facts
+        statistics.add(block.statistics)
+    return Block(records, facts, statistics)
 
 
 def _clipped_images(codes: Tensor, codec: Codec) -> Tensor:

@@ -207,7 +207,7 @@ def write_stacks(
         done = ordered_map(work, parts, settings.max_threads)
         for number, results in groupby(done, key=lambda result: result[0]):
             path, rows = todo[number]
-            pixel_size_ang = _pixel_size(table, rows) * factor
+            pixel_size_ang = shared_pixel_size(table, rows) * factor
             if not pixel_size_ang:
                 unscaled.append(path)
             with StackWriter(path, (box_px, box_px), len(rows), pixel_size_ang) as writer:
@@ -312,7 +312,7 @@ def _remove_leftovers(plan: StackPlan) -> None:
                 file.unlink(missing_ok=True)
 
 
-def _pixel_size(table: ParticleTable, rows: Rows) -> float:
+def shared_pixel_size(table: ParticleTable, rows: Rows) -> float:
     """Return the pixel size in A that some rows share; 0.0 when it is unknown or differs."""
     sizes = table.rows["pixel_size_ang"][rows]
     if np.isnan(sizes).all():

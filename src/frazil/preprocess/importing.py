@@ -12,13 +12,12 @@ from frazil.errors import InputError
 from frazil.io.accounts import RowAccount
 from frazil.io.cryosparc_groups import find_cs_files, is_job_folder
 from frazil.io.cryosparc_join import CsColumns, write_joined
-from frazil.io.images import open_particles
+from frazil.io.images import missing_stacks, open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.paths import Places
 from frazil.io.star import copy_rows
 from frazil.preprocess.inputs import DistinctImages
-from frazil.preprocess.report import describe_input
-from frazil.preprocess.settings import PackSettings
+from frazil.preprocess.report import headline
 
 
 def import_particles(
@@ -44,8 +43,7 @@ def import_particles(
         remedy = f"give -o X{wanted}" if wanted else "leave -o out"
         raise InputError(f"-o {out}: {path} cannot be written so, {what}; {remedy}")
     table = open_particles(path, places, class_index=class_index)
-    yield from describe_input(table, PackSettings(), RowAccount.all_of(len(table)))
-    yield from account(table)
+    yield from describe_set(table)
     if out is None:
         return
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -57,17 +55,22 @@ def import_particles(
     yield f"wrote {out}: {len(table)} particles"
 
 
-def account(table: ParticleTable) -> Iterator[str]:
-    """Yield the account of images, stacks and identities."""
+def describe_set(table: ParticleTable) -> Iterator[str]:
+    """Yield what is there, where it came from, and the account of rows, images and stacks."""
     rows = table.rows
-    used = np.unique(rows["source"])
-    there = sum(Path(table.sources[number]).is_file() for number in used.tolist())
+    yield headline(table)
+    yield from table.provenance
+    yield from table.notes
+    if table.blob_sign is not None:
+        sense = "dark" if table.blob_sign < 0 else "light"
+        yield f"blob/sign: {table.blob_sign}, particles are {sense}"
     images = len(DistinctImages.of(table).rows)
-    yield (f"images: {images} different ones in {len(used)} stacks, of which {there} were found")
+    yield f"{RowAccount.all_of(len(table)).line()}; {images} different images"
     uids = np.sort(rows["uid"][rows["uid"] != 0])
     repeats = int((uids[1:] == uids[:-1]).sum())
     if repeats:
         yield f"{table.origin}: {repeats} rows repeat the uid of another row"
+    yield missing_stacks(table) or "all stacks were found"
 
 
 def _kind(path: Path) -> str | None:

@@ -22,6 +22,10 @@ from frazil.io.selection_file import read_rows
 from frazil.preprocess.pickle_checks import ctf_notes, pose_notes
 from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.manifest import SourceFile
+from frazil.store.reader import ParticleStore
+
+SAME = 1e-3
+"""Pixel sizes that differ by no more are one: the wave of a whole box is a pixel off at its end."""
 
 
 def read_input(settings: InputSettings) -> tuple[ParticleTable, RowAccount]:
@@ -71,8 +75,14 @@ def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> Pa
 
     Raises
     ------
-    InputError : see `read_poses`, `read_ctf`, `pose_notes`, `ctf_notes`.
+    InputError : the images have several boxes or pixel sizes, the pickles know only one; see
+        `read_poses`, `read_ctf`, `pose_notes`, `ctf_notes`.
     """
+    if (poses or ctf) and (len(set(table.boxes_px)) > 1 or mixes_pixel_sizes(table)):
+        raise InputError(
+            f"{poses or ctf}: is of images of one box and pixel size, {table.origin} has several; "
+            "leave --poses and --ctf out: what the file itself says is used"
+        )
     of_file = table
     if ctf:
         parameters = read_ctf(Path(ctf), len(table))
@@ -91,12 +101,36 @@ def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> Pa
     return table
 
 
+def check_scale(store: ParticleStore, table: ParticleTable, ctf: str | None) -> None:
+    """Raise InputError where --ctf gives a resampled store another pixel size than it has."""
+    size = store.pixel_size_ang
+    if ctf is None or size is None or not store.manifest.processing.resampled:
+        return
+    bad = np.flatnonzero(np.abs(table.rows["pixel_size_ang"] / size - 1) > SAME)
+    if bad.size:
+        raise InputError(
+            f"{ctf}: row {bad[0]} (0-based) has {table.rows['pixel_size_ang'][bad[0]]:.4f} A/px at "
+            f"the box of {store.path}, whose images were resampled to {size:.4f}; leave --ctf out"
+        )
+
+
 def used_sources(table: ParticleTable) -> ParticleTable:
     """Return the table with only those stacks that a row uses."""
     used, source = np.unique(table.rows["source"], return_inverse=True)
     rows = table.rows.copy()
     rows["source"] = source
-    return replace(table, rows=rows, sources=tuple(table.sources[i] for i in used))
+    return replace(
+        table,
+        rows=rows,
+        sources=tuple(table.sources[i] for i in used),
+        boxes_px=tuple(table.boxes_px[i] for i in used) if table.boxes_px else (),
+    )
+
+
+def mixes_pixel_sizes(table: ParticleTable) -> bool:
+    """Return whether pixel sizes of rows differ by more than `SAME` from that of row 0."""
+    sizes = table.rows["pixel_size_ang"]
+    return bool(len(sizes) and (np.abs(sizes / sizes[0] - 1) > SAME).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,17 +161,17 @@ def one_pixel_size(table: ParticleTable) -> float | None:
 
     Raises
     ------
-    InputError : rows differ by more than 0.1 %; slices of one volume cannot have two scales.
+    InputError : rows differ by more than 0.1 %; one stack cannot have two scales.
     """
     if not table.has_pixel_size:
         return None
     sizes = table.rows["pixel_size_ang"]
     first = float(sizes[0])
-    bad = np.flatnonzero(np.abs(sizes / first - 1) > 1e-3)
+    bad = np.flatnonzero(np.abs(sizes / first - 1) > SAME)
     if bad.size:
         raise InputError(
             f"{table.origin}: row {bad[0]} (0-based) has {sizes[bad[0]]:.4f} A/px, row 0 has "
-            f"{first:.4f}; pack each pixel size by itself (--ind), or bring them to one scale"
+            f"{first:.4f}; pack them into a store, which resamples them (-o X.frz)"
         )
     return first
 
@@ -159,13 +193,19 @@ def source_file(path: str) -> SourceFile:
 def image_fingerprint(table: ParticleTable, settings: PackSettings) -> str:
     """Return a digest of what decides a store's records: sources, identities and settings.
 
-    Poses and CTF are not part of it: they can change without repacking.
+    Poses and CTF are not part of it: they can change without repacking. Pixel sizes are where they
+    decide how images are resampled.
     """
     unimportant = {"max_threads", "memory", "strict", "drop_bad", "overwrite"}
+    if settings.pixel_size_ang is None:
+        unimportant.add("pixel_size_ang")
     important = {k: v for k, v in msgspec.structs.asdict(settings).items() if k not in unimportant}
     digest = xxhash.xxh3_64()
     digest.update(msgspec.json.encode(important, order="sorted"))
     digest.update(msgspec.json.encode([source_file(path) for path in table.sources]))
-    for column in ("source", "index", "optics_group"):
+    columns = ["source", "index", "optics_group"]
+    if settings.pixel_size_ang is not None or mixes_pixel_sizes(table):
+        columns.append("pixel_size_ang")
+    for column in columns:
         digest.update(np.ascontiguousarray(table.rows[column]).tobytes())
     return digest.hexdigest()

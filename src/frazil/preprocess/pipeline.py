@@ -24,7 +24,7 @@ from frazil.io.particles import (
     FLAGS_BAD,
     ParticleTable,
 )
-from frazil.preprocess.audit import audited_rows, read_back
+from frazil.preprocess.audit import audited_rows, joined_audits, read_back
 from frazil.preprocess.blocks import Block
 from frazil.preprocess.cluster import DaskWorkers
 from frazil.preprocess.inputs import image_fingerprint, source_file, used_sources
@@ -78,8 +78,8 @@ def pack(
     Raises
     ------
     StoppedError : the monitor says so; what was packed is kept, and gone on with by a second call.
-    InputError : box odd or too large, mixed pixel sizes, no particles, poses or CTF in some rows
-        only, bad images under `strict`.
+    InputError : box odd or too large, pixel sizes that cannot be brought to one, no particles,
+        poses or CTF in some rows only, bad images under `strict`.
     CorruptDataError : images read back from the source are not those that were packed.
     OutputExistsError, CorruptDataError, BudgetError, MissingFileError : see `StoreWriter`,
         `open_images`.
@@ -238,7 +238,7 @@ class _Packing:
         self, writer: StoreWriter, facts: np.ndarray, screening: Screening
     ) -> np.ndarray:
         """Return particles.npy: the table's rows with their place, gain and flags."""
-        rows = self.prepared.table.rows.copy()
+        rows = self.prepared.sampling.stored_rows(self.prepared.table)
         image = self.prepared.distinct.image_of_row
         rows["shard"], rows["slot"] = writer.shard[image], writer.slot[image]
         rows["image_gain"], rows["flags"] = facts["gain"][image], screening.flags[image]
@@ -253,7 +253,11 @@ class _Packing:
         """
         prepared = self.prepared
         rows = audited_rows(len(prepared.table), prepared.settings.seed)
-        found = read_back(store, prepared.images, prepared.transform, rows)
+        image = prepared.distinct.image_of_row[rows]
+        found = joined_audits(
+            read_back(store, prepared.images, transform, rows[places])
+            for transform, places in prepared.by_transform(image)
+        )
         if found.bad_rows:
             raise CorruptDataError(
                 f"{prepared.describe_row(found.bad_rows[0])} is not what was packed "
@@ -274,7 +278,7 @@ class _Packing:
         account = RowAccount(account.rows_in, len(rows), account.dropped)
         prepared, plan, statistics = self.prepared, self.plan, self.statistics
         settings, table, counts = prepared.settings, prepared.table, prepared.counts
-        source_box_px, pixel_size_ang = prepared.images.box_px, prepared.pixel_size_ang
+        sampling = prepared.sampling
         done_before = prepared.images.domain == "hartley"
         window = (settings.window_r, WINDOW_OUTER) if settings.window and not done_before else None
         box = prepared.transform.box_px
@@ -282,14 +286,13 @@ class _Packing:
             program=f"frazil {__version__}",
             command=command,
             box_px=box,
-            pixel_size_ang=(
-                None if pixel_size_ang is None else pixel_size_ang * source_box_px / box
-            ),
+            pixel_size_ang=sampling.pixel_size_ang,
             processing=Processing(
-                source_box_px=source_box_px,
+                source_box_px=sampling.source_box_px,
                 order=settings.window_order,
                 window=window,
                 sign=1 if settings.uninvert_data or done_before else -1,
+                resampled=list(sampling.samplings) if sampling.resampled else [],
             ),
             precision=settings.precision,
             tile_px=TILE_PX,
@@ -341,9 +344,17 @@ def open_or_pack(
         table = used_sources(table)
         store = ParticleStore.open(out)
         if store.manifest.fingerprint == image_fingerprint(table, settings):
-            return store.with_rows(table.rows)
+            return store.with_rows(stored_rows(store, table))
         settings = msgspec.structs.replace(settings, overwrite=True)
     return pack(table, out, settings, command=command, monitor=monitor)
+
+
+def stored_rows(store: ParticleStore, table: ParticleTable) -> np.ndarray:
+    """Return the rows of a table as its store keeps them: of one pixel size when resampled."""
+    rows = table.rows.copy()
+    if store.manifest.processing.resampled:
+        rows["pixel_size_ang"] = store.pixel_size_ang
+    return rows
 
 
 def _append_all(writer: StoreWriter, pending: list[Block]) -> int:

@@ -20,18 +20,7 @@ def describe_input(
     table: ParticleTable, settings: PackSettings, account: RowAccount
 ) -> Iterator[str]:
     """Yield what was found in the input, and what will be done to the sign of the images."""
-    have = [
-        name
-        for name, there in (
-            ("poses", table.has_pose),
-            ("shifts", table.has_shift),
-            ("CTF", table.has_ctf),
-            ("pixel size", table.has_pixel_size),
-        )
-        if there
-    ]
-    used = len(np.unique(table.rows["source"]))
-    yield f"{table.origin}: {len(table)} particles in {used} stacks; with {', '.join(have) or '-'}"
+    yield headline(table)
     yield account.line("to pack")
     yield from table.provenance
     yield from table.notes
@@ -44,6 +33,22 @@ def describe_input(
         )
 
 
+def headline(table: ParticleTable) -> str:
+    """Return how many particles there are, in how many stacks, and with what."""
+    have = [
+        name
+        for name, there in (
+            ("poses", table.has_pose),
+            ("shifts", table.has_shift),
+            ("CTF", table.has_ctf),
+            ("pixel size", table.has_pixel_size),
+        )
+        if there
+    ]
+    used = len(np.unique(table.rows["source"]))
+    return f"{table.origin}: {len(table)} particles in {used} stacks; with {', '.join(have) or '-'}"
+
+
 def describe_plan(plan: PackPlan) -> Iterator[str]:
     """Yield what packing will read, write and hold in memory."""
     size = plan.size
@@ -53,6 +58,7 @@ def describe_plan(plan: PackPlan) -> Iterator[str]:
         f"{plan.source_box_px} px), write {size_text(plan.output_bytes)} ({size.box_px} px, "
         f"{kept}); {size_text(plan.free_bytes)} free at {plan.out.parent}"
     )
+    yield from (f"plan: {line}" for line in plan.resampled)
     fewer = "" if plan.threads == plan.max_threads else f" of {plan.max_threads}, for the memory"
     if size.in_parts:
         each, what = plan.buffer_bytes(1), "each worker process takes"

@@ -70,6 +70,17 @@ class ImageSettings(Settings, frozen=True, kw_only=True):
 class PackSettings(ImageSettings, frozen=True, kw_only=True):
     """How a store is packed."""
 
+    pixel_size_ang: Annotated[
+        float | None,
+        option(
+            "--Apix",
+            unit="A/px",
+            metavar="A",
+            help="pixel size of the store, to which images are resampled; default: as -D says, or "
+            "that of the coarsest images",
+            gt=0,
+        ),
+    ] = None
     precision: Annotated[Precision, option("--precision", help="numbers kept per coefficient")] = (
         "int8"
     )
