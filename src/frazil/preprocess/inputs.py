@@ -96,14 +96,9 @@ def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> Pa
         table = table.told(f"poses: {poses}, by row", ("poses:", "shifts:", "row "), notes)
         if not table.has_pixel_size and shift is not None and shift.any():
             note = "the pixel size is not known: 1 A/px is assumed (give --ctf)"
-            table = _noted(table.with_pixel_size(1.0), note)
+            table = replace(table.with_pixel_size(1.0), notes=(*table.notes, note))
         table = table.with_poses(rotation, shift)
     return table
-
-
-def _noted(table: ParticleTable, note: str | None) -> ParticleTable:
-    """Return the table with one more note, if there is one."""
-    return table if note is None else replace(table, notes=(*table.notes, note))
 
 
 def check_scale(store: ParticleStore, table: ParticleTable, ctf: str | None) -> None:
