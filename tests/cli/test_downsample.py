@@ -75,7 +75,8 @@ def test_lines_go_to_stdout_and_progress_to_stderr(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert main(["downsample", "in.mrcs", "-D", "8", "-o", "new.mrcs"]) == 0
     captured = capsys.readouterr()
-    read, written, done = captured.out.splitlines()
+    rows, read, written, done = captured.out.splitlines()
+    assert rows.startswith("rows: ") and rows.endswith(" out")
     assert read.startswith("plan: read 4.1 kB (4 images of 16 px) on ") and "allowed (" in read
     assert written.startswith("plan: write 1.02 kB (4 images of 8 px); ")
     assert done == "new.mrcs: 4 images of 8 px, 4 A/px"

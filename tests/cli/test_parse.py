@@ -81,7 +81,7 @@ def test_star_rotations_are_relions_and_shifts_use_each_rows_pixel_size(star, pk
         assert np.allclose(rotation[row], rotations.relion(*angles), atol=1e-6)
     box_ang = 64 * np.array([1.5, 3.0, 1.5])[:, None]
     assert np.allclose(shift, np.array(SHIFTS) / box_ang, atol=1e-7)
-    assert "3 particles" in out
+    assert "rows: 3 in, 0 dropped, 3 out" in out
     assert "row 0: shift (3, -1.5) A / (1.5 A/px x 64 px) = (0.03125, -0.015625) of the box" in out
 
 

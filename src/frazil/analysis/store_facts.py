@@ -10,6 +10,9 @@ import numpy as np
 
 from frazil.analysis.facts import Facts, counts_text
 from frazil.analysis.particle_facts import add_table
+from frazil.io.accounts import RowAccount
+from frazil.preprocess.report import usable_rows
+from frazil.preprocess.screen_files import LIST_NAME, SHEET_NAME
 from frazil.runs.folder import Run
 from frazil.runs.journal import read_journal
 from frazil.store.budget import size_text
@@ -29,7 +32,7 @@ def describe_store(path: Path) -> Facts:
     # The source's box is said above.
     label = "pixel size" if manifest.processing.resampled else "source pixel size"
     add_table(facts, replace(store.table(), box_px=None), label)
-    _add_accounting(facts, manifest)
+    _add_accounting(facts, store)
     return facts
 
 
@@ -86,12 +89,19 @@ def _add_quality(facts: Facts, manifest: Manifest) -> None:
     facts.add("intensity", text, rms)
 
 
-def _add_accounting(facts: Facts, manifest: Manifest) -> None:
+def _add_accounting(facts: Facts, store: ParticleStore) -> None:
     """Add rows in and out, flags, and where the images came from."""
-    dropped = counts_text(manifest.dropped) or "none"
-    facts.add("rows", f"{manifest.rows_in} in the input; dropped: {dropped}", manifest.rows_in)
+    manifest = store.manifest
+    packed = RowAccount(manifest.rows_in, manifest.particles, manifest.dropped)
+    facts.add("rows", packed.line("in the store").removeprefix("rows: "), manifest.rows_in)
+    used = usable_rows(store)
+    facts.add("used", used.line("usable").removeprefix("rows: "), used.rows_out)
+    facts.values["dropped"], facts.values["unused"] = dict(packed.dropped), dict(used.dropped)
     flagged = {name: count for name, count in manifest.flagged.items() if count}
-    facts.add("flagged", counts_text(flagged) or "none", dict(manifest.flagged))
+    listed = f"; {LIST_NAME} and {SHEET_NAME} show them"
+    shown = listed if (store.path / LIST_NAME).is_file() else ""
+    text = counts_text(flagged, len(flagged)) or "none"
+    facts.add("flagged", text + shown, dict(manifest.flagged))
     size = sum(source.size_bytes for source in manifest.sources)
     facts.add(
         "sources",

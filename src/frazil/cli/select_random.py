@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the selection, and the rest when asked for."""
     from frazil.errors import InputError
+    from frazil.io.accounts import RowAccount
     from frazil.io.outputs import check_output
     from frazil.io.pickles import write_pickle
     from frazil.io.selections import other_rows, random_rows
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> None:
         outputs.append((args.s, other_rows(rows, total), "not selected"))
     for path, _, _ in outputs:
         check_output(path)
-    print(f"{total} particles")
+    account = RowAccount(total, len(rows), {"not selected": total - len(rows)})
+    print(account.line("selected"))
     for path, chosen, what in outputs:
         write_pickle(path, chosen)
         first = " ".join(map(str, chosen[:5]))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frazil.errors import InputError
+from frazil.io.accounts import RowAccount
 from frazil.io.cryosparc import CsColumns, check_positive
 from frazil.io.outputs import check_output
 from frazil.io.parse import (
@@ -104,7 +105,7 @@ def ctf_from_star(settings: CtfStarSettings) -> ParsedCtf:
     check_some(len(star.particles), settings.input)
     stated = states_pixel_size(star)
     table = particles_from_star(path, pixel_size_ang=None if stated else settings.pixel_size_ang)
-    lines = [f"{len(table)} particles"]
+    lines = [RowAccount.all_of(len(table)).line()]
     box_px, where = box_of(table)
     values: dict[str, Any] = {"box": _given(settings.box_px, box_px, where, lines, path)}
     sizes = table.rows["pixel_size_ang"]
@@ -139,7 +140,7 @@ def ctf_from_cs(settings: CtfCsSettings) -> ParsedCtf:
     columns = CsColumns(Path(settings.input))
     check_some(len(columns), settings.input)
     columns.load(["blob/shape", "blob/psize_A", *(field for field, _ in _CS)])
-    lines = [f"{len(columns)} particles"]
+    lines = [RowAccount.all_of(len(columns)).line()]
     shape = columns.get("blob/shape")
     found_px = None if shape is None else int(shape[0, 0])
     if shape is not None and settings.box_px is None and (shape != found_px).any():

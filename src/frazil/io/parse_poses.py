@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frazil.errors import InputError
+from frazil.io.accounts import RowAccount
 from frazil.io.cryosparc import CsAlignment, CsColumns, read_alignment, rotations_of
 from frazil.io.cryosparc_groups import find_cs_files
 from frazil.io.outputs import check_output
@@ -93,7 +94,7 @@ def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
     table = particles_from_star(path, pixel_size_ang=override)
     angles = particles.numbers(dialect.angles)[0]
     lines = [
-        f"{len(table)} particles",
+        RowAccount.all_of(len(table)).line(),
         f"row 0: rot, tilt, psi = {_vector(angles, '.5f')} deg",
         *_matrix_lines(table.rows["rotation"]),
     ]
@@ -203,7 +204,7 @@ def poses_from_cs(settings: PoseCsSettings) -> ParsedPoses:
     rotation = rotations_of(alignment.rotation_vector)
     vector = _vector(alignment.rotation_vector[0])
     lines = [
-        f"{len(rotation)} particles",
+        RowAccount.all_of(len(rotation)).line(),
         f"row 0: {alignment.field}/pose = {vector} rad",
         *_matrix_lines(rotation),
     ]

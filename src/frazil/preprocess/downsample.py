@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from frazil.errors import InputError, OutputExistsError
+from frazil.io.accounts import RowAccount
 from frazil.io.atomic import write_bytes_atomic, write_text_atomic
 from frazil.io.identities import Identities
 from frazil.io.images import ImageSource, open_images, open_particles
@@ -78,6 +79,7 @@ def downsample(settings: DownsampleSettings, say: Say = print) -> list[str]:
         return [_downsample_volume(source, out, settings)]
     table = open_particles(source, settings.places(), poses=False)
     rows = _selection(settings, table)
+    account = RowAccount(len(table), len(rows), {"--ind": len(table) - len(rows)})
     table = used_sources(table.take(rows))
     with open_images(table) as images:
         if images.domain == "hartley":
@@ -88,14 +90,14 @@ def downsample(settings: DownsampleSettings, say: Say = print) -> list[str]:
             star = plan_star(source, table, rows, out, folder)
             plan = StackPlan(star.stacks, out)
             _check_not_input(plan, source, table)
-            _plan_line(plan, images, settings, say)
+            _plan_line(plan, images, settings, account, say)
             lines = write_stacks(plan, images, table, settings)
             lines += write_scaled_star(source, out, star, images.box_px, settings.box_px)
             plan.journal.unlink(missing_ok=True)
             return lines
         plan = _plan_stacks(out, len(table), settings.chunk)
         _check_not_input(plan, source, table)
-        _plan_line(plan, images, settings, say)
+        _plan_line(plan, images, settings, account, say)
         lines = write_stacks(plan, images, table, settings)
     if plan.listing:
         write_text_atomic(plan.listing, "".join(f"{path.name}\n" for path, _ in plan.stacks))
@@ -219,9 +221,13 @@ def write_stacks(
 
 
 def _plan_line(
-    plan: StackPlan, images: ImageSource, settings: DownsampleSettings, say: Say
+    plan: StackPlan,
+    images: ImageSource,
+    settings: DownsampleSettings,
+    account: RowAccount,
+    say: Say,
 ) -> None:
-    """Say what is read, held and written, and refuse what does not fit the disk.
+    """Say which rows are taken, what is read, held and written; refuse what does not fit the disk.
 
     Raises
     ------
@@ -234,6 +240,7 @@ def _plan_line(
     there = sum(path.stat().st_size for path, _ in plan.stacks if plan.listing and path.exists())
     held = (settings.max_threads + 1) * _block_images(images, settings)
     held *= 4 * (images.box_px**2 + box_px**2)
+    say(account.line())
     source = size_text(images.bytes_of(np.arange(images.count)))
     say(
         f"plan: read {source} ({count} images of {images.box_px} px) on "

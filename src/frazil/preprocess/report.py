@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from frazil.io.accounts import RowAccount
-from frazil.io.particles import FLAGS, ParticleTable
+from frazil.io.particles import FLAGS, FLAGS_UNUSED, ParticleTable, unused_reasons
 from frazil.preprocess.plan import PackPlan
+from frazil.preprocess.screen_files import LIST_NAME, SHEET_NAME
 from frazil.preprocess.settings import PackSettings
 from frazil.store.budget import size_text
 from frazil.store.manifest import Manifest
@@ -87,7 +88,18 @@ def describe_store(store: ParticleStore) -> Iterator[str]:
             rows = np.flatnonzero(store.rows["flags"] & FLAGS[name])
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             yield f"{count} images flagged {name}: rows {shown} (0-based)"
+    sheet = store.path / SHEET_NAME
+    if sheet.is_file():
+        yield f"{store.path / LIST_NAME} lists flagged images, {sheet.name} shows the worst"
+    yield usable_rows(store).line("usable")
     yield from store.notes
+
+
+def usable_rows(store: ParticleStore) -> RowAccount:
+    """Return how many rows of a store training takes, and why not all."""
+    flags = np.asarray(store.rows["flags"])
+    usable = int(((flags & FLAGS_UNUSED) == 0).sum())
+    return RowAccount(store.count, usable, unused_reasons(flags))
 
 
 def worst_error(manifest: Manifest) -> float:

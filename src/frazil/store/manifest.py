@@ -220,6 +220,7 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
         and edges[0] == 0
         and edges[1:-1:2] == edges[2::2]
         and manifest.block_rows > 0
+        and manifest.rows_in == manifest.particles + sum(manifest.dropped.values())
     )
     if not agree:
         raise CorruptDataError(f"{path}: its figures contradict each other; pack again")
