@@ -109,7 +109,8 @@ def read_csg(path: Path) -> CsGroup:
         metafile = _scalar(values.get(("results", name, "metafile"), ""), path)
         items = values.get(("results", name, "num_items"), "")
         if metafile:
-            results.append(CsResult(name, metafile, int(items) if items.isdecimal() else None))
+            count = int(items) if items.isdecimal() and len(items) < 19 else None
+            results.append(CsResult(name, metafile, count))
     kind, title = (_scalar(values.get(("group", key), ""), path) for key in ("type", "name"))
     return CsGroup(path, title or path.stem, kind, tuple(results))
 
