@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--classes", type=int, default=0, help="classes of a wide parent file")
     parser.add_argument("--passthrough", action="store_true", help="images and CTF in another file")
+    parser.add_argument("--table-only", action="store_true", help="no parse commands")
     parser.add_argument("--cryodrgn", help="cryoDRGN's program; without it, no yardstick")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=args.folder))
@@ -132,12 +133,12 @@ def main() -> None:
         size = sum(p.stat().st_size for p in folder.iterdir())
         facts = {"rows": args.rows, "file_gb": round(size / 1e9, 2), "classes": args.classes}
         print(json.dumps(facts | {"passthrough": args.passthrough}), flush=True)
-        run_all(path, folder, args.cryodrgn, passthrough=args.passthrough)
+        run_all(path, folder, args)
     finally:
         shutil.rmtree(folder)
 
 
-def run_all(path: Path, folder: Path, cryodrgn: str | None, *, passthrough: bool) -> None:
+def run_all(path: Path, folder: Path, args: argparse.Namespace) -> None:
     """Run and print every measurement."""
     code = (
         "from frazil.io.cryosparc import particles_from_cs; from pathlib import Path; "
@@ -146,14 +147,17 @@ def run_all(path: Path, folder: Path, cryodrgn: str | None, *, passthrough: bool
     lines = [measured("plain read", ["cat", str(path)])]
     lines.append(measured("particles_from_cs", [sys.executable, "-c", code]))
     program = [sys.executable, "-m", "frazil.cli.main"]
-    for name in ("parse_pose_csparc", "parse_ctf_csparc"):
+    parsers = () if args.table_only else ("parse_pose_csparc", "parse_ctf_csparc")
+    for name in parsers:
         out = str(folder / f"{name}.pkl")
         lines.append(measured(f"frazil {name}", [*program, name, str(path), "-o", out]))
-    if cryodrgn and not passthrough:
-        for name in ("parse_pose_csparc", "parse_ctf_csparc"):
+    if args.cryodrgn and not args.passthrough:
+        for name in parsers:
             out = str(folder / f"theirs_{name}.pkl")
             box = ["-D", "180"] if name == "parse_pose_csparc" else []
-            lines.append(measured(f"cryodrgn {name}", [cryodrgn, name, str(path), *box, "-o", out]))
+            lines.append(
+                measured(f"cryodrgn {name}", [args.cryodrgn, name, str(path), *box, "-o", out])
+            )
     theirs = [line for line in lines if line["what"].startswith("cryodrgn") and line["ok"]]
     for line in lines:
         if len(theirs) == 2:
