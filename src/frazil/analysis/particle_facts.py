@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from frazil.analysis.facts import Facts, counts_text
-from frazil.errors import FrazilError, InputError
+from frazil.errors import FrazilError, InputError, MissingFileError
 from frazil.io.images import open_particles
 from frazil.io.mrc import MrcHeader, read_header
 from frazil.io.particles import CTF_COLUMNS, ParticleTable
-from frazil.io.paths import Places
+from frazil.io.paths import Places, missing_message
 from frazil.io.star import read_star
 from frazil.io.star_labels import version_of
 from frazil.store.budget import size_text
@@ -71,16 +71,20 @@ def add_table(facts: Facts, table: ParticleTable, size_label: str = "pixel size"
 
 def _add_stacks(facts: Facts, table: ParticleTable) -> None:
     """Add the stacks that are used: how many are there, whole, and of which box."""
-    numbers, stack_of_row = np.unique(table.rows["source"], return_inverse=True)
+    numbers, first_rows, stack_of_row = np.unique(
+        table.rows["source"], return_index=True, return_inverse=True
+    )
     used = [table.sources[number] for number in numbers.tolist()]
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
         found = list(pool.map(_header_or_reason, used))
     headers = [header for header in found if isinstance(header, MrcHeader)]
-    missing = [path for path, header in zip(used, found, strict=True) if header is None]
+    places = zip(first_rows.tolist(), used, found, strict=True)
+    missing = [(row, path) for row, path, header in places if header is None]
     text = f"{len(used)}, all present" if not missing else f"{len(used)}, {len(missing)} missing"
     facts.add("stacks", text, {"used": len(used), "missing": len(missing)})
     if missing:
-        facts.notes.append(f"missing: {missing[0]}{', ...' if len(missing) > 1 else ''}")
+        line = missing_message(Path(table.origin), missing, used, table.places)
+        facts.notes.append(line.removeprefix(f"{table.origin}: "))
     facts.notes += [reason for reason in found if isinstance(reason, str)][:3]
     cut = [header for header in headers if header.whole_images < header.nz]
     facts.notes += [
@@ -123,7 +127,9 @@ def _note_beyond(
 def _header_or_reason(path: str) -> MrcHeader | str | None:
     """Return a stack's header, None when it is not there, or why it cannot be read."""
     try:
-        return read_header(Path(path)) if Path(path).exists() else None
+        return read_header(Path(path))
+    except MissingFileError:
+        return None
     except FrazilError as error:
         return str(error)
 
