@@ -45,7 +45,7 @@ def sparse_stack(folder: Path) -> dict[int, np.ndarray]:
     return images
 
 
-def test_images_past_4_and_8_gib_are_packed_as_those_of_a_small_stack(
+def test_mistake_01_images_past_4_and_8_gib_are_packed_as_those_of_a_small_stack(
     frazil: Callable[..., int], tmp_path: Path
 ) -> None:
     images = sparse_stack(tmp_path)
@@ -68,7 +68,7 @@ def test_images_past_4_and_8_gib_are_packed_as_those_of_a_small_stack(
         assert not torch.allclose(pair[0], pair[1])
 
 
-def test_an_index_past_4_gib_of_images_that_are_not_there_is_refused(
+def test_mistake_01_an_index_past_4_gib_of_images_that_are_not_there_is_refused(
     frazil: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sparse_stack(tmp_path)

@@ -11,7 +11,7 @@ import torch
 
 from frazil.errors import BudgetError, CorruptDataError, InputError
 from frazil.geometry.packing import half_disc
-from frazil.io.particles import FLAG_NONFINITE
+from frazil.io.particles import CTF_COLUMNS, FLAG_NONFINITE
 from frazil.loader import order
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
@@ -298,11 +298,19 @@ def test_poisoned_metadata_are_refused_with_the_row_of_the_store(
 
 def test_absent_shifts_are_zero_and_absent_ctf_is_none(store: ParticleStore) -> None:
     rows = store.table().rows
-    rows["shift_ang"], rows["defocus_u_ang"], rows["pixel_size_ang"] = np.nan, np.nan, np.nan
+    for name in ("shift_ang", "pixel_size_ang", *CTF_COLUMNS):
+        rows[name] = np.nan
     batch = next(loader_of(store.with_rows(rows)).epoch(1))
     assert batch.ctf_parameters is None and not batch.shifts_px.any()
     moved = batch.to("cpu")
     assert moved.ctf_parameters is None and torch.equal(moved.rows, batch.rows)
+
+
+def test_a_defocus_without_the_rest_of_a_ctf_is_refused_not_left_out(store: ParticleStore) -> None:
+    rows = store.table().rows
+    rows["amplitude_contrast"] = np.nan
+    with pytest.raises(InputError, match="but no amplitude_contrast, so no CTF; complete the"):
+        loader_of(store.with_rows(rows))
 
 
 def test_nonfinite_images_never_appear(store: ParticleStore) -> None:

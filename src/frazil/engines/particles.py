@@ -16,14 +16,13 @@ from tqdm import tqdm
 from frazil.errors import InputError, MissingFileError
 from frazil.io.accounts import RowAccount
 from frazil.io.identities import Identities
-from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
 from frazil.io.paths import Places
 from frazil.io.selection_file import read_rows
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import ParticleLoader
 from frazil.loader.tier import Tier
-from frazil.preprocess.inputs import check_scale, join_pickles
+from frazil.preprocess.inputs import check_scale, join_pickles, open_input
 from frazil.preprocess.planned import plan_and_pack
 from frazil.preprocess.settings import PackSettings
 from frazil.runs.folder import Run, make_folder
@@ -159,9 +158,7 @@ def read_table(given: ParticleFlags, say: Say) -> ParticleTable:
     InputError, MissingFileError : the input cannot be used, or has no poses.
     """
     path = Path(given.particles)
-    table = open_particles(
-        path, given.places(), poses=given.poses is None, class_index=given.class_index
-    )
+    table = open_input(path, given.places(), given.poses, given.class_index)
     if not len(table):
         raise InputError(f"{path}: holds no particles; give a file with at least one row")
     return _joined(table, given, say)

@@ -5,6 +5,7 @@ carry no identity and go by row order). Units are Angstrom, degrees and kV. Does
 any file format, nor the images (`frazil.io.images`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,14 +86,14 @@ CTF_COLUMNS = CTF_PARAMETERS[1:]
 
 def empty_rows(n: int) -> NDArray[np.void]:
     """Return (n,) rows of PARTICLE_DTYPE in which everything is unknown and no flag is set."""
-    rows = np.zeros(n, PARTICLE_DTYPE)
+    row = np.zeros(1, PARTICLE_DTYPE)
     for name in PARTICLE_DTYPE.names or ():
         kind = PARTICLE_DTYPE[name].base.kind
         if kind == "f":
-            rows[name] = np.nan
+            row[name] = np.nan
         elif kind == "i":
-            rows[name] = -1
-    return rows
+            row[name] = -1
+    return np.repeat(row, n)
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,20 @@ class ParticleTable:
                 f"{chosen[bad[0]]}, but there are {len(self)} rows (0 to {len(self) - 1})"
             )
         return replace(self, rows=self.rows[chosen])
+
+    def told(
+        self, line: str, instead_of: tuple[str, ...], notes: Sequence[str] = ()
+    ) -> "ParticleTable":
+        """Return the table with a line of provenance in place of those that begin otherwise.
+
+        Parameters
+        ----------
+        line : where a quantity now comes from.
+        instead_of : the beginnings of the lines that are no longer true.
+        notes : more notes.
+        """
+        kept = [text for text in self.provenance if not text.startswith(instead_of)]
+        return replace(self, provenance=(*kept, line), notes=(*self.notes, *notes))
 
     def with_pixel_size(self, pixel_size_ang: float) -> "ParticleTable":
         """Return the table with one pixel size (A) in all rows; shifts stay the same in A."""

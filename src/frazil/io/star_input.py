@@ -15,7 +15,8 @@ from frazil.io.outputs import check_output
 from frazil.io.parse import scale_warning
 from frazil.io.particles import ParticleTable
 from frazil.io.paths import NO_HINTS, resolve_stacks
-from frazil.io.pickles import read_ctf, read_poses, read_selection
+from frazil.io.pickles import read_ctf, read_poses
+from frazil.io.selection_file import read_rows_of
 from frazil.io.star import copy_rows, particles_from_star, read_star, split_image_name, write_star
 from frazil.io.star_format import StarTable
 from frazil.io.star_labels import RELION, dialect_of
@@ -29,7 +30,8 @@ Rows = NDArray[np.int64]
 def write_particle_star(settings: WriteStarSettings) -> list[str]:
     """Write the STAR file that the settings ask for; return lines that say what was written.
 
-    A .star is copied, every column and table as it is, unless its version changes. Pickles of poses
+    A .star is copied, every column and table as it is, but for `relion30` of one with an optics
+    table. Pickles of poses
     and CTF belong to all rows of the input, before --ind.
 
     Raises
@@ -43,7 +45,7 @@ def write_particle_star(settings: WriteStarSettings) -> list[str]:
 
 
 def _from_star(settings: WriteStarSettings) -> list[str]:
-    """Copy rows of a .star, or write them in the other version of RELION."""
+    """Copy rows of a .star, or write them without an optics table."""
     source, out = Path(settings.particles), Path(settings.out)
     for flag, value in (("--poses", settings.poses), ("--ctf", settings.ctf)):
         if value:
@@ -55,7 +57,7 @@ def _from_star(settings: WriteStarSettings) -> list[str]:
     rows = _rows(settings, len(star.particles))
     said = f"{out}: {len(rows)} of {len(star.particles)} particles"
     is_relion = dialect_of(star.particles) is RELION
-    same_version = is_relion and (star.optics is not None) != settings.relion30
+    same_version = is_relion and (star.optics is None or not settings.relion30)
     if same_version and not settings.full_path:
         copy_rows(source, out, rows)
         return [f"{said}, all columns as they were"]
@@ -97,7 +99,9 @@ def _from_others(settings: WriteStarSettings) -> list[str]:
 
 def _rows(settings: WriteStarSettings, count: int) -> Rows:
     """Return the rows to write, in the order of --ind."""
-    return read_selection(Path(settings.ind), count) if settings.ind else np.arange(count)
+    if not settings.ind:
+        return np.arange(count)
+    return read_rows_of(Path(settings.ind), Path(settings.particles), count)
 
 
 def _full_names(table: ParticleTable) -> list[str]:

@@ -137,6 +137,6 @@ def split_image_name(name: str) -> tuple[int, str]:
     if not at:
         return 0, name
     index = int(number) - 1
-    if index < 0 or not stack:
+    if not 0 <= index < 1 << 62 or not stack:
         raise ValueError(name)
     return index, stack

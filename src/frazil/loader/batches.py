@@ -175,7 +175,7 @@ class ParticleColumns:
         Raises
         ------
         InputError : a row has no pose, or a shift or CTF but no pixel size, or only some rows
-            have a shift or a CTF; names the row of the store.
+            have a shift or a CTF (names the row of the store), or no CTF is known in full.
         """
         chosen = store.rows[rows]
         rotations = chosen["rotation"].copy()
@@ -195,6 +195,8 @@ class ParticleColumns:
             _require_all(store, rows, np.isfinite(pixel_ang), "pixel size", "--ctf")
             columns = [pixel_ang, *(chosen[name] for name in CTF_COLUMNS[1:])]
             parameters = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
+        else:
+            _refuse_part_of_a_ctf(store, chosen)
         return cls(
             torch.from_numpy(np.asarray(rows, np.int64)),
             torch.from_numpy(rotations),
@@ -232,4 +234,16 @@ def _require_all(
         raise InputError(
             f"{store.path}: row {row} (0-based) has no {what} "
             f"({int((~known).sum())} of {len(rows)} have none); give {flag}"
+        )
+
+
+def _refuse_part_of_a_ctf(store: ParticleRecords, chosen: np.ndarray) -> None:
+    """Raise InputError when there is a defocus, but not all that a CTF takes with it."""
+    there = [name for name in CTF_COLUMNS[1:] if np.isfinite(chosen[name]).any()]
+    if any(name.startswith(("defocus", "astigmatism")) for name in there):
+        lacking = [name for name in CTF_COLUMNS[1:] if name not in there]
+        raise InputError(
+            f"{store.path}: the particles have {', '.join(there)}, but no "
+            f"{', '.join(lacking) or 'row with all of them'}, so no CTF; complete the particle "
+            "file and pack again, or give --ctf (frazil parse_ctf_star, parse_ctf_csparc)"
         )

@@ -16,8 +16,10 @@ from frazil.io.accounts import RowAccount
 from frazil.io.identities import Identities
 from frazil.io.images import GONE, open_particles
 from frazil.io.particles import ParticleTable
+from frazil.io.paths import Places
 from frazil.io.pickles import read_ctf, read_poses
 from frazil.io.selection_file import read_rows
+from frazil.preprocess.pickle_checks import ctf_notes, pose_notes
 from frazil.preprocess.settings import InputSettings, PackSettings
 from frazil.store.manifest import SourceFile
 from frazil.store.reader import ParticleStore
@@ -35,12 +37,8 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, RowAccount]:
     ------
     InputError, MissingFileError : see `open_particles`, `read_poses`, `read_ctf`, `read_rows`.
     """
-    table = open_particles(
-        Path(settings.particles),
-        settings.places(),
-        poses=settings.poses is None,
-        class_index=settings.class_index,
-    )
+    path, class_index = Path(settings.particles), settings.class_index
+    table = open_input(path, settings.places(), settings.poses, class_index)
     table = join_pickles(table, settings.poses, settings.ctf)
     if settings.ind is None:
         return table, RowAccount.all_of(len(table))
@@ -56,22 +54,46 @@ def read_input(settings: InputSettings) -> tuple[ParticleTable, RowAccount]:
     return replace(table.take(indices), notes=tuple(notes)), account
 
 
+def open_input(
+    path: Path, places: Places, poses: str | None, class_index: int | None
+) -> ParticleTable:
+    """Return the particles of a file, with its own poses where they can be read.
+
+    With --poses (`poses`), those of the file only serve to check the pickle, and may be refused
+    (of several classes, or no numbers).
+    """
+    try:
+        return open_particles(path, places, class_index=class_index)
+    except InputError:
+        if poses is None:
+            raise
+        return open_particles(path, places, poses=False, class_index=class_index)
+
+
 def join_pickles(table: ParticleTable, poses: str | None, ctf: str | None) -> ParticleTable:
     """Return the table with the poses and CTF of cryoDRGN pickles, where given.
 
     Raises
     ------
-    InputError : the images have several boxes or pixel sizes, the pickles know only one.
+    InputError : the images have several boxes or pixel sizes, the pickles know only one; see
+        `read_poses`, `read_ctf`, `pose_notes`, `ctf_notes`.
     """
     if (poses or ctf) and (len(set(table.boxes_px)) > 1 or mixes_pixel_sizes(table)):
         raise InputError(
             f"{poses or ctf}: is of images of one box and pixel size, {table.origin} has several; "
             "leave --poses and --ctf out: what the file itself says is used"
         )
+    of_file = table
     if ctf:
-        table = table.with_ctf(read_ctf(Path(ctf), len(table)))
+        parameters = read_ctf(Path(ctf), len(table))
+        notes = ctf_notes(of_file, parameters, ctf)
+        table = table.with_ctf(parameters).told(
+            f"CTF and pixel size: {ctf}, by row", ("CTF:", "pixel size:"), notes
+        )
     if poses:
         rotation, shift = read_poses(Path(poses), len(table))
+        notes = pose_notes(of_file, rotation, shift, poses)
+        table = table.told(f"poses: {poses}, by row", ("poses:", "shifts:", "row "), notes)
         if not table.has_pixel_size and shift is not None and shift.any():
             note = "the pixel size is not known: 1 A/px is assumed (give --ctf)"
             table = replace(table.with_pixel_size(1.0), notes=(*table.notes, note))
