@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from frazil.analysis.facts import Facts, counts_text
@@ -215,6 +216,7 @@ def _add_packing(facts: Facts, plan: PackPlan) -> None:
     """Add what is read, written and held while packing."""
     size = plan.size
     facts.add("images", f"{size.images} of {plan.source_box_px} px", size.images)
+    facts.notes += plan.resampled
     facts.add("box", f"{size.box_px} px", size.box_px, "px")
     facts.add("source", size_text(plan.source_bytes), plan.source_bytes, "bytes")
     for name in PRECISIONS:
@@ -233,7 +235,14 @@ def _add_packing_time(
     facts: Facts, plan: PackPlan, packing: PackSettings, disk_rate: float
 ) -> None:
     """Measure the transform, and add the time of packing."""
-    rate = transform_rate(packing, packing.precision, plan.source_box_px, plan.domain)
+    packing = msgspec.structs.replace(packing, box_px=plan.size.box_px)
+    rate = transform_rate(
+        packing,
+        packing.precision,
+        plan.source_box_px,
+        plan.domain,
+        resampled=bool(plan.resampled),
+    )
     text = f"{rate:.0f} images/s per thread (measured)"
     facts.add("transform", text, rate, "images_per_s")
     threads = min(plan.threads, os.cpu_count() or 1)

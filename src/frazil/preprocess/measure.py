@@ -17,7 +17,7 @@ from frazil.io.mrc import open_file
 from frazil.preprocess.blocks import encode_block
 from frazil.preprocess.parallel import one_torch_thread
 from frazil.preprocess.settings import ImageSettings
-from frazil.preprocess.steps import SUB_BATCH, plan_transform
+from frazil.preprocess.steps import SUB_BATCH, plan_transform, resampled_transform
 from frazil.store.codec import TORCH_TYPES, Codec, shell_steps
 from frazil.store.manifest import Precision
 
@@ -75,9 +75,15 @@ def transform_rate(
     source_box_px: int,
     domain: str,
     seconds: float = SAMPLE_S,
+    resampled: bool = False,
 ) -> float:
-    """Return the images per second that one thread transforms and encodes, on noise."""
+    """Return the images per second that one thread transforms and encodes, on noise.
+
+    `resampled` images are brought to another pixel size.
+    """
     transform = plan_transform(settings, source_box_px, domain)
+    if resampled:
+        transform = resampled_transform(transform, 0.99 / source_box_px, 1.0)
     side = source_box_px + (domain == "hartley")
     generator = np.random.default_rng(0)
     images = generator.standard_normal((8 * SUB_BATCH, side, side), np.float32)
