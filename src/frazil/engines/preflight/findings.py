@@ -12,7 +12,7 @@ from frazil.engines.preflight.shape import Shape
 
 # Sigmas of the ball from which poses that explain nothing more are wrong, not weak: with right
 # poses an asymmetric particle is seen at twice its ball's sigmas, a round one at one and a half.
-BALL_SIGMAS = 12.0
+BALL_SIGMAS = 8.0
 _SKEWED = 1.0
 # The mean of images without shifts, and without noise, may be as sharp in its centre as 6.
 _SPIKE, _SPIKE_WITHOUT_SHIFTS = 3.0, 8.0
