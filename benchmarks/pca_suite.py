@@ -99,7 +99,7 @@ def score_run(out: Path, truth: Truth, folder: str = "run", labels: bool = True)
     scored.add("per_conformation", "ours", linear_volumes(run, centres))
     scored.add("per_image", "ours", linear_volumes(run, latents[scored.rows]))
     if truth.kind == "states":
-        command(out, f"mixture {folder} --overwrite")
+        command(out, f"mixture {folder}")
         z = np.load(run / "mixture.npz")["z"]
         scored.add(
             "per_conformation", "mixture", linear_volumes(run, conformation_latents(z, truth))

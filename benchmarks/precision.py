@@ -61,7 +61,7 @@ def stores_of(
     particles: Path, folder: Path, box_px: int | None = None, poses: bool = True
 ) -> Stores:
     """Pack a set once per precision, with the same flags."""
-    table = open_particles(particles, None, poses=poses)
+    table = open_particles(particles, poses=poses)
     made: Stores = {}
     for precision in PRECISIONS:
         settings = PackSettings(
@@ -238,7 +238,7 @@ def read_stack(path: Path, count: int) -> tuple[np.ndarray, int]:
     """Return the first images of a stack, and its box."""
     from frazil.io.images import open_images
 
-    with open_images(open_particles(path, None, poses=False)) as images:
+    with open_images(open_particles(path, poses=False)) as images:
         return images.read(np.arange(min(count, images.count))), images.box_px
 
 

@@ -38,6 +38,7 @@ def option(
     help: str,
     unit: str | None = None,
     metavar: str | None = None,
+    repeat: bool = False,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
@@ -51,11 +52,13 @@ def option(
     help : one line, without the unit and the default, which are added where they are shown.
     unit : unit of the value, e.g. "px" or "A".
     metavar : how the value is called in --help.
+    repeat : of a field of several values: the flag takes one and may be given again and again.
     ge, gt, le : bounds of the value, or of each of several; None as a value is always allowed.
     """
     bounds = {name: b for name, b in (("ge", ge), ("gt", gt), ("le", le)) if b is not None}
     schema = {_BOUNDS[name][2]: bound for name, bound in bounds.items()}
-    extra = {"flags": flags, "unit": unit, "metavar": metavar, "bounds": bounds}
+    extra: dict[str, object] = {"flags": flags, "unit": unit, "metavar": metavar}
+    extra |= {"repeat": repeat, "bounds": bounds}
     return msgspec.Meta(description=help, extra=extra, extra_json_schema=schema)
 
 
@@ -64,7 +67,7 @@ class Field:
     """What is known of one settings field.
 
     `kind` is its plain type without None; `many` says that it takes several values, `count` how
-    many when that is fixed.
+    many when that is fixed, `repeat` that each comes with the flag again.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Field:
     kind: Any
     many: bool
     count: int | None
+    repeat: bool
     choices: tuple[str, ...] | None
     default: Any
     required: bool
@@ -110,6 +114,7 @@ def described_fields(settings: type[Settings]) -> tuple[Field, ...]:
                 kind,
                 values is not None,
                 values or None,
+                meta.extra["repeat"],
                 choices,
                 None if required else default,
                 required,

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
         ("map.mrc --is-vol -D 32 -o out.mrc", "larger than the box of the volume (16 px)"),
         ("odd.mrc --is-vol -D 8 -o out.mrc", "its side is 15 px"),
         ("in.mrcs --is-vol -D 8 -o out.mrc", "a cubic volume is wanted"),
-        ("gone.star -D 8 -o out.mrcs", "row 1 (0-based) needs"),
+        ("gone.star -D 8 -o out.mrcs", "missing: row 1 (0-based) gone.mrcs"),
         ("nothing.mrcs -D 8 -o out.mrcs", "no such file"),
         ("cut.mrcs -D 8 -o out.mrcs", "cut short: 3 of 4 images are whole"),
         ("in.mrcs -D 8 -o out.mrcs --ind ind.pkl", "entry 1 (0-based) is row 4"),

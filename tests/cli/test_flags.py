@@ -32,6 +32,7 @@ class Example(Settings):
         "window-first"
     )
     subset: Annotated[Path | None, option("--ind", help="rows to keep", metavar="PKL")] = None
+    maps: Annotated[tuple[str, ...], option("--map", help="old=new", repeat=True)] = ()
     internal: int = 3
 
 
@@ -40,6 +41,13 @@ class WithPositional(Settings):
 
     particles: Annotated[Path, option("particles", help="particle file")]
     count: Annotated[int, option("-n", help="how many")] = 5
+
+
+class WithMap(Settings):
+    """A struct whose repeated flag may come before the positional argument."""
+
+    particles: Annotated[str, option("particles", help="particle file")]
+    maps: Annotated[tuple[str, ...], option("--map", help="old=new", repeat=True)] = ()
 
 
 def parser_of(settings: type[Settings] = Example) -> argparse.ArgumentParser:
@@ -79,6 +87,11 @@ def test_short_and_long_flags_are_the_same():
 def test_a_bool_that_is_true_by_default_has_a_negative_flag():
     assert read("-D", "64").window
     assert not read("-D", "64", "--no-window").window
+
+
+def test_a_repeated_flag_takes_one_value_each_time():
+    assert read("-D", "64", "--map", "a=b", "--map", "c=d").maps == ("a=b", "c=d")
+    assert parser_of(WithMap).parse_args(["--map", "a=b", "p.star"]).particles == "p.star"
 
 
 def test_a_positional_argument_has_the_type_of_its_field():

@@ -80,7 +80,7 @@ def star(tmp_path: Path) -> Path:
 
 def test_a_star_file_tells_its_particles_stacks_optics_and_repeats(star, capsys):
     found = facts(capsys, star)
-    assert found["kind"] == "RELION particles"
+    assert found["kind"] == "particles (RELION 3.1 or later)"
     assert found["particles"] == 4
     assert found["stacks"] == {"used": 2, "missing": 1}
     assert found["stored_images"]["images"] == 3
@@ -99,7 +99,7 @@ def test_a_star_file_tells_its_particles_stacks_optics_and_repeats(star, capsys)
 
 def test_lines_are_aligned_have_units_and_fit_a_screen(star, capsys):
     lines = shown(capsys, star).splitlines()
-    assert lines[0] == f"{star}: RELION particles"
+    assert lines[0] == f"{star}: particles (RELION 3.1 or later)"
     values = {line[2:20].strip(): line[22:] for line in lines[1:]}
     assert values["stacks"] == "2, 1 missing"
     assert values["shifts"] == "RMS 2.5 A, largest 5 A"
@@ -120,6 +120,7 @@ def test_stacks_of_another_box_and_cut_stacks_are_noted(star, capsys):
 def test_a_cs_file_tells_its_sign_and_that_ab_initio_poses_were_not_read(tmp_path, capsys):
     fields = [("uid", "u8"), ("blob/path", "S9"), ("blob/idx", "u4"), ("blob/shape", "u4", 2)]
     fields += [("blob/psize_A", "f4"), ("blob/sign", "f4"), ("alignments_class_0/pose", "f4", 3)]
+    fields += [("alignments_class_1/pose", "f4", 3)]
     array = np.zeros(2, np.dtype(fields))
     array["uid"], array["blob/path"], array["blob/shape"] = 5, b"here.mrcs", 16
     array["blob/psize_A"], array["blob/sign"] = 1.25, -1
@@ -129,7 +130,7 @@ def test_a_cs_file_tells_its_sign_and_that_ab_initio_poses_were_not_read(tmp_pat
     assert found["pixel_size_ang"] == [1.25]
     assert found["poses"] == 0
     assert found["duplicates"] == {"images": 1, "uids": 1}
-    assert any("--abinit" in note for note in found["notes"])
+    assert any("--class N" in note for note in found["notes"])
 
 
 def test_a_list_counts_the_images_of_all_its_stacks(tmp_path, capsys):
@@ -242,12 +243,12 @@ def test_several_paths_are_described_in_order(star, tmp_path, capsys):
     ("name", "said"),
     [
         ("nothing.star", "nothing.star: no such file or folder"),
-        ("empty", "empty: this folder is neither a particle store nor a run"),
+        ("empty", "empty: this folder is no particle store, no run, no cryoSPARC job"),
         ("readme.md", "readme.md: info knows .star"),
         ("bad.npy", "bad.npy: not a plain .npy file"),
         ("bad.mrc", "bad.mrc: 1 bytes, shorter than an MRC header"),
         ("X.frz", "X.frz: packing was not finished"),
-        (".", ".: this folder is neither a particle store nor a run"),
+        (".", ".: this folder is no particle store, no run, no cryoSPARC job"),
     ],
 )
 def test_what_cannot_be_described_is_one_line(tmp_path, monkeypatch, capsys, name, said):

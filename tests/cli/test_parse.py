@@ -282,14 +282,18 @@ def test_hetrefine_doubles_shifts_whose_scale_the_file_does_not_say(
 
 
 def test_abinit_takes_the_poses_of_class_0(tmp_path, pkl, capsys):
-    path = write_cs_file(tmp_path / "p.cs", prefix="alignments_class_0")
+    other = {"alignments_class_1__pose": np.ones((3, 3), np.float32)}
+    other["alignments_class_1__shift"] = np.ones((3, 2), np.float32)
+    path = write_cs_file(tmp_path / "p.cs", prefix="alignments_class_0", **other)
     code, _, error = run(capsys, "parse_pose_csparc", path, "-o", pkl)
     assert code == 2
-    assert "--abinit" in error
+    assert "--class N" in error
     code, out, _ = run(capsys, "parse_pose_csparc", path, "-o", pkl, "--abinit")
     assert code == 0
     assert "alignments_class_0/pose" in out
     assert np.allclose(read_poses(pkl)[1], np.array(SHIFTS_PX) / 64)
+    assert run(capsys, "parse_pose_csparc", path, "-o", pkl, "--class", 1)[0] == 0
+    assert np.allclose(read_poses(pkl)[1], 1 / 64)
 
 
 def test_poses_of_a_passthrough_file_are_joined_by_uid_not_by_row(tmp_path, pkl, capsys):

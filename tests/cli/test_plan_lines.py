@@ -51,7 +51,8 @@ def test_training_says_what_it_reads_holds_and_writes_before_it_begins(
     assert train(particles / "particles.frz", "-n", "2") == 0
     lines = capsys.readouterr().out.splitlines()
     said = [line for line in lines if line.startswith("plan: ")]
-    assert lines[: len(said)] == said and len(lines) > len(said)
+    assert lines[0] == f"rows: {IMAGES} in, 0 dropped, {IMAGES} used"
+    assert lines[1 : len(said) + 1] == said and len(lines) > len(said) + 1
     shards = (particles / "particles.frz" / "shards").iterdir()
     codes = sum(path.stat().st_size - 128 for path in shards)
     assert f"read {size_text(codes)} per epoch ({IMAGES} images" in said[0]
@@ -129,8 +130,9 @@ def test_back_projection_keeps_to_its_memory_and_gives_the_same_map(
     words = ["backproject_voxel", str(particles / "particles.frz"), "-b", "50", "-o"]
     assert main([*words, "whole"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("plan: read") and "per pass" in said[0]
-    assert "for the maps" in said[1] and said[2].startswith("plan: write 393 kB (maps); ")
+    assert re.fullmatch(r"rows: (\d+) in, 0 dropped, \1 used", said[0])
+    assert said[1].startswith("plan: read") and "per pass" in said[1]
+    assert "for the maps" in said[2] and said[3].startswith("plan: write 393 kB (maps); ")
     assert main([*words, "small", "--memory", "1M"]) == 2
     error = capsys.readouterr().err.strip()
     least = re.search(r"give (--memory \d+M)", error)[1]

@@ -111,7 +111,7 @@ def noise_store(folder: Path, images: np.ndarray) -> Path:
     rotations = random_rotations(len(images), torch.Generator().manual_seed(1)).float().numpy()
     poses = (rotations, np.zeros((len(images), 2), np.float32))
     write_pickle(folder / "poses.pkl", poses)
-    pack(open_particles(folder / "n.mrcs", None, poses=False), folder / "n.frz", PackSettings())
+    pack(open_particles(folder / "n.mrcs", poses=False), folder / "n.frz", PackSettings())
     return folder / "n.frz"
 
 

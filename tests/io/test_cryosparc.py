@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from frazil.errors import InputError, MissingFileError
 from frazil.io.cryosparc import CsColumns, particles_from_cs, read_alignment, read_cs, write_cs
+from frazil.io.paths import Places
 
 BLOB = [
     ("blob/path", "S32"),
@@ -77,7 +78,7 @@ def drop(array: np.ndarray[Any, Any], *prefixes: str) -> np.ndarray[Any, Any]:
 
 def test_every_field_arrives_in_our_units(tmp_path: Path) -> None:
     array = particles()
-    table = particles_from_cs(cs(tmp_path, array), tmp_path / "project")
+    table = particles_from_cs(cs(tmp_path, array), Places(tmp_path / "project"))
     rows = table.rows
     assert rows["uid"].tolist() == array["uid"].tolist()
     assert table.box_px == 64 and table.blob_sign == -1 and table.notes == ()
@@ -117,7 +118,13 @@ def test_a_header_beyond_numpys_limit_is_read(tmp_path: Path) -> None:
 
 
 def test_a_wide_file_is_not_loaded_but_mapped(tmp_path: Path) -> None:
-    assert isinstance(read_cs(cs(tmp_path, particles())), np.memmap)
+    path = cs(tmp_path, particles())
+    before = read_cs(path)["blob/psize_A"]
+    raw = np.load(path)
+    raw["blob/psize_A"] = 7
+    with path.open("r+b") as file:  # the same file, changed in its place
+        np.lib.format.write_array(file, raw)
+    assert (before == 7).all() and not before.flags.writeable
 
 
 def test_other_formats_are_refused_with_a_remedy(tmp_path: Path) -> None:
@@ -170,7 +177,11 @@ def test_a_passthrough_that_does_not_match_is_refused_with_counts(
     other = other[2:] if fault == "missing" else np.concatenate([other, other[:1]])
     path = cs(tmp_path, drop(whole, "blob", "ctf"), "J1_particles.cs")
     cs(tmp_path, other, "J1_passthrough_particles.cs")
-    expected = "2 of 6 particles are not in it, 0" if fault == "missing" else "0 of 6 .* 1 uids"
+    expected = (
+        "2 of 6 particles are not in it, the first in row 0 .* 0 uids"
+        if fault == "missing"
+        else "0 of 6 .* 1 uids"
+    )
     with pytest.raises(InputError, match=expected):
         particles_from_cs(path)
 
@@ -183,14 +194,14 @@ def test_a_field_that_is_nowhere_is_named_with_those_there_are(tmp_path: Path) -
 def test_ab_initio_files_are_refused_unless_asked_for(tmp_path: Path) -> None:
     fields = BLOB + CTF + alignment("alignments_class_0") + alignment("alignments_class_1")
     path = cs(tmp_path, particles(6, fields))
-    with pytest.raises(InputError, match=r"alignments_class_0, alignments_class_1; give --abinit"):
+    with pytest.raises(InputError, match=r"poses by class \(0, 1\).*--class N"):
         particles_from_cs(path)
     assert not particles_from_cs(path, poses=False).has_pose
-    first, second = (particles_from_cs(path, abinit=True, class_index=i) for i in (0, 1))
+    first, second = (particles_from_cs(path, class_index=i) for i in (0, 1))
     assert first.has_pose and second.has_pose
     assert not np.array_equal(first.rows["rotation"], second.rows["rotation"])
     with pytest.raises(InputError, match="choose a class it has"):
-        particles_from_cs(path, abinit=True, class_index=2)
+        particles_from_cs(path, class_index=2)
 
 
 def test_files_without_poses_or_phase_shift_say_so(tmp_path: Path) -> None:

@@ -256,7 +256,12 @@ def test_many_runs_over_several_requests_keep_their_order(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("magic", "command"),
-    [(b"\x1f\x8b", "gunzip"), (b"BZh9", "bunzip2"), (b"\xfd7zXZ\0", "unxz")],
+    [
+        (b"\x1f\x8b\x08", "gunzip"),
+        (b"BZh9", "bunzip2"),
+        (b"\xfd7zXZ\0", "unxz"),
+        (b"\x28\xb5\x2f\xfd", "unzstd"),
+    ],
 )
 def test_compressed_stacks_are_refused_with_the_command(
     tmp_path: Path, magic: bytes, command: str
@@ -266,7 +271,7 @@ def test_compressed_stacks_are_refused_with_the_command(
         read_header(tmp_path / "a.mrcs")
 
 
-@pytest.mark.parametrize("mode", [3, 4, 101])
+@pytest.mark.parametrize("mode", [3, 4, 16])
 def test_modes_that_are_no_images_are_refused_with_a_remedy(tmp_path: Path, mode: int) -> None:
     (tmp_path / "a.mrcs").write_bytes(raw_mrc(example(2), mode))
     with pytest.raises(InputError, match=f"mode {mode} is .*convert"):

@@ -209,7 +209,7 @@ def test_rows_of_the_wrong_length_are_named_by_file_and_line(
 
 @pytest.mark.parametrize("name", ["x@a.mrcs", "0@a.mrcs", "-1@a.mrcs", "3@"])
 def test_image_names_without_an_index_from_1_are_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"row 0 \(0-based\) has _rlnImageName"):
+    with pytest.raises(InputError, match=r"row 0 \(0-based\) of data_ has _rlnImageName"):
         particles_from_star(star(tmp_path, OLD.replace("3@a.mrcs", name)))
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from itertools import chain, islice
 from pathlib import Path
 
@@ -164,12 +165,25 @@ def test_codes_are_what_is_stored_and_decode_as_their_formula(
     wanted = values[:, 0::2] + 1j * values[:, 1::2]
     if loader.decoder.picked is not None:
         wanted = wanted[:, loader.decoder.picked]
+    batches.compiled_loop().result()
     found = loader.decoder(batch)
     assert np.array_equal(found.coefficients, wanted.astype(np.complex64))
     out = torch.empty_like(torch.from_numpy(values))
     batches.decode_anywhere(batch.codes, loader.decoder.step, batch.scale, out)
     assert np.array_equal(out, values)  # the way of other devices
     assert same(loader.decoder.to("cpu")(batch.to("cpu")), found)
+
+
+def test_until_the_loop_is_compiled_torch_decodes_to_the_same_bits(
+    store: ParticleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = ParticleLoader(store, LoaderSettings(batch_size=50))
+    batch = next(loader.codes(1))
+    batches.compiled_loop().result()
+    found = loader.decoder(batch)
+    monkeypatch.setattr(batches, "compiled_loop", Future)
+    monkeypatch.setattr(batches, "decode_in_one_pass", None)
+    assert same(loader.decoder(batch), found)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -31,8 +31,8 @@ def spoil_rows(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[np.ndarray], No
     """Let the rows of particles.npy be changed after the records were written."""
     real = pipeline._Packing.final_rows
 
-    def final_rows(self: Any, writer: StoreWriter, facts: np.ndarray) -> np.ndarray:
-        rows = real(self, writer, facts)
+    def final_rows(self: Any, *known: Any) -> np.ndarray:
+        rows = real(self, *known)
         spoil(rows)
         return rows
 

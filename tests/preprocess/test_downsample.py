@@ -10,6 +10,7 @@ from frazil.cli.main import main
 from frazil.io.cryosparc import write_cs
 from frazil.io.images import open_images, open_particles
 from frazil.io.mrc import StackWriter, read_header, read_images, read_volume, write_volume
+from frazil.io.paths import Places
 from frazil.io.pickles import write_pickle
 from frazil.io.star import particles_from_star, read_star
 from frazil.preprocess import downsample as module
@@ -182,7 +183,7 @@ def test_a_star_output_holds_the_same_particles_at_the_new_scale(
         arguments += ["--outdir", str(tmp_path / outdir)]
     assert main(arguments) == 0
     kept = rows or list(range(len(ROWS)))
-    before, after = particles_from_star(stars[kind], datadir), particles_from_star(out)
+    before, after = particles_from_star(stars[kind], Places(datadir)), particles_from_star(out)
     assert len(after) == len(kept)
     assert after.rows["pixel_size_ang"] == pytest.approx(3.0)
     assert np.allclose(after.rows["shift_ang"], before.rows["shift_ang"][kept])

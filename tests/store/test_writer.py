@@ -1,6 +1,7 @@
 """A store appears whole or not at all, and what stopped its writer, a second call finishes."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -13,8 +14,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from frazil.errors import BudgetError, CorruptDataError, OutputExistsError
+from frazil.errors import BudgetError, CorruptDataError, InputError, OutputExistsError
 from frazil.geometry.packing import half_disc
+from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
 from frazil.preprocess import pipeline
 from frazil.preprocess.pipeline import pack
@@ -22,7 +24,7 @@ from frazil.preprocess.settings import PackSettings
 from frazil.store import writer
 from frazil.store.reader import ParticleStore
 from frazil.store.writer import StorePlan, StoreWriter, image_places, rows_per_shard
-from tests.store.made import all_files, make_particles, shrink
+from tests.store.made import all_files, make_images, shrink, with_metadata, write_stack
 
 BOX, COUNT = 16, 60
 SETTINGS = PackSettings(max_threads=1)
@@ -30,11 +32,16 @@ SETTINGS = PackSettings(max_threads=1)
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ParticleTable:
-    """Return 60 particles, for shards of 32 and 28 rows, committed 20 by 20; nothing is synced."""
+    """Return 60 particles, for shards of 32 and 28 rows, committed 20 by 20; nothing is synced.
+
+    One is constant and one an outlier, so that there is a list of them and a sheet.
+    """
     shrink(monkeypatch, 32, 8, BOX)
     monkeypatch.setattr(pipeline, "APPEND_BYTES", 20 * 2 * len(half_disc(BOX)))
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    return make_particles(tmp_path, COUNT, BOX)
+    images = make_images(COUNT, BOX)
+    images[7], images[40] = 1, 1000 * images[40]
+    return with_metadata(open_particles(write_stack(tmp_path / "particles.mrcs", images)))
 
 
 @pytest.fixture
@@ -42,7 +49,8 @@ def expected(table: ParticleTable, tmp_path: Path) -> dict[str, bytes]:
     """Return the files of the store that an uninterrupted run writes at X.frz."""
     files = all_files(pack(table, tmp_path / "X.frz", SETTINGS).path)
     (tmp_path / "X.frz").rename(tmp_path / "whole.frz")
-    assert len(files) == 4 + 2  # manifest, particles, frequencies, checksums; two shards
+    # manifest, particles, frequencies, checksums; two shards; screen.tsv and screen.png
+    assert len(files) == 4 + 2 + 2 and b"outlier" in files["screen.tsv"]
     return files
 
 
@@ -303,8 +311,22 @@ def test_other_threads_and_strictness_continue_the_same_store(
     table: ParticleTable, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     interrupted(table, tmp_path / "X.frz")
-    pack(table, tmp_path / "X.frz", PackSettings(max_threads=3, strict=True))
+    with pytest.raises(InputError, match="2 images are bad"):
+        pack(table, tmp_path / "X.frz", PackSettings(max_threads=3, strict=True, drop_bad=True))
+    pack(table, tmp_path / "X.frz", PackSettings(max_threads=3))
     assert all_files(tmp_path / "X.frz") == expected
+
+
+def test_packing_of_a_version_that_knew_less_of_an_image_is_not_gone_on_with(
+    table: ParticleTable, tmp_path: Path
+) -> None:
+    partial = interrupted(table, tmp_path / "X.frz")
+    journal = json.loads((partial / "journal.json").read_text())
+    del journal["facts_bytes"]
+    (partial / "journal.json").write_text(json.dumps(journal))
+    with pytest.raises(OutputExistsError, match="unfinished packing"):
+        pack(table, tmp_path / "X.frz", SETTINGS)
+    pack(table, tmp_path / "X.frz", PackSettings(max_threads=1, overwrite=True))
 
 
 def test_a_journal_of_another_kind_is_as_good_as_other_settings(

@@ -15,32 +15,42 @@ from frazil.errors import FrazilError, InputError
 from frazil.io.images import open_particles
 from frazil.io.mrc import MrcHeader, read_header
 from frazil.io.particles import CTF_COLUMNS, ParticleTable
+from frazil.io.paths import Places
+from frazil.io.star import read_star
+from frazil.io.star_labels import version_of
 from frazil.store.budget import size_text
 
 _HEADER_THREADS = 8
 _SUFFIX_KINDS = {
-    ".star": "RELION particles",
     ".cs": "cryoSPARC particles",
+    ".csg": "cryoSPARC particles",
     ".txt": "list of stacks",
 }
 
 
-def describe_particles(path: Path, datadir: Path | None) -> Facts:
+def describe_particles(path: Path, places: Places) -> Facts:
     """Return the facts of a particle file, its stacks included where they are there."""
     try:
-        table = open_particles(path, datadir)
+        table = open_particles(path, places)
     except InputError as error:
-        if path.suffix != ".cs":
+        if path.suffix not in (".cs", ".csg") and not path.is_dir():
             raise
-        table = open_particles(path, datadir, poses=False)  # e.g. of an ab-initio job
+        table = open_particles(path, places, poses=False)  # e.g. of an ab-initio job
         table = replace(table, notes=(*table.notes, f"poses not read: {error}"))
-    facts = Facts(path, _SUFFIX_KINDS[path.suffix])
+    facts = Facts(path, _kind(path))
     facts.add("particles", f"{len(table)}", len(table))
     if len(table):
         _add_stacks(facts, table)
         add_table(facts, table)
     facts.notes += [note.removeprefix(f"{path}: ") for note in table.notes]
     return facts
+
+
+def _kind(path: Path) -> str:
+    """Return what kind of particle file it is; of a STAR file, whose."""
+    if path.suffix.lower() == ".star":
+        return f"particles ({version_of(read_star(path))})"
+    return _SUFFIX_KINDS.get(path.suffix.lower(), "cryoSPARC job")
 
 
 def add_table(facts: Facts, table: ParticleTable, size_label: str = "pixel size") -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frazil.analysis.facts import Facts
+from frazil.analysis.facts import Facts, counts_text
 from frazil.analysis.plan_settings import PlanSettings
 from frazil.engines.pca.grids import Geometry
 from frazil.engines.pca.measure import fit_time
@@ -70,7 +70,7 @@ def make_plan(inputs: InputSettings, packing: PackSettings, asked: PlanSettings)
 def _plan_of_particles(
     path: Path, inputs: InputSettings, packing: PackSettings, asked: PlanSettings
 ) -> Plan:
-    table, dropped = read_input(inputs)
+    table, account = read_input(inputs)
     facts = Facts(path, "plan of packing and training")
     plan = plan_packing(table, _store_path(path, asked.out), packing)
     size = LoaderSize(plan.size.images, plan.size.record_bytes, CHUNK_BLOCKS * BLOCK_ROWS)
@@ -78,8 +78,8 @@ def _plan_of_particles(
     reading = LoadingPlan(size, asked.shuffler_size, memory, path)
     loading = _Loading(reading, plan.size.particles, plan.size.box_px, packing.precision)
     facts.add("particles", str(len(table)), len(table))
-    if dropped:
-        facts.add("dropped", str(sum(dropped.values())), sum(dropped.values()))
+    if account.dropped:
+        facts.add("dropped", counts_text(account.dropped), account.rows_in - account.rows_out)
     _add_packing(facts, plan)
     loading.add_memory(facts)
     try:

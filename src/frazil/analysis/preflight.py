@@ -68,7 +68,7 @@ def show_preflight(
 
 def used_rows(loader: ParticleLoader) -> NDArray[np.int64] | None:
     """Return the rows (m,) of a loader; None when these are all that can be used."""
-    if loader.row_count + loader.excluded == loader.store.count:
+    if loader.row_count + sum(loader.excluded.values()) == loader.store.count:
         return None
     return loader.columns.rows.numpy()
 

@@ -59,8 +59,6 @@ def run(args: argparse.Namespace) -> None:
         say("the pixel size is not known: 1 A/px is written, and resolutions are in pixels")
     if loader.columns.ctf_parameters is None:
         say("no CTF is known: images are taken as they are")
-    if loader.excluded:
-        say(f"{loader.excluded} images hold pixels that are not finite and are left out")
     if not args.no_preflight:
         show_preflight(loader.store, say, used_rows(loader))
     say(f"back-projecting {loader.row_count} images of {loader.box_px} px")

@@ -33,7 +33,9 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
             keywords["required"] = field.required
             keywords["choices"] = field.choices
             keywords["metavar"] = None if field.choices else field.metavar
-            if field.many:
+            if field.repeat:
+                keywords["action"] = "append"
+            elif field.many:
                 keywords["nargs"] = field.count or "+"
         parser.add_argument(*field.flags, **keywords)
 

@@ -7,11 +7,14 @@ frazil info particles.frz pose.pkl map.mrc --json
 import argparse
 from pathlib import Path
 
+from frazil.cli.flags import add_settings, read_settings
+from frazil.io.paths import PlaceSettings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of info."""
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
-    parser.add_argument("--datadir", type=Path, metavar="DIR", help="folder of the stacks")
+    add_settings(parser, PlaceSettings)
     parser.add_argument("--json", action="store_true", help="a list of objects, for machines")
 
 
@@ -21,11 +24,12 @@ def run(args: argparse.Namespace) -> None:
 
     from frazil.analysis.info import describe
 
+    places = read_settings(args, PlaceSettings).places()
     if args.json:
-        facts = [describe(path, args.datadir).to_json() for path in args.paths]
+        facts = [describe(path, places).to_json() for path in args.paths]
         print(json.dumps(facts, indent=1))
         return
     for number, path in enumerate(args.paths):
         if number:
             print()
-        print("\n".join(describe(path, args.datadir).lines()))
+        print("\n".join(describe(path, places).lines()))

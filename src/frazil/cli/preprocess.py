@@ -52,10 +52,10 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--chunk {args.chunk}: must be at least 1")
     if args.b is not None:
         print("-b no longer changes anything: batches are sized by memory")
-    if args.dask and out.suffix != ".frz":
-        raise InputError(f"--dask {args.dask}: packs a store; give -o X.frz")
-    table, dropped = read_input(read_settings(args, InputSettings))
-    for line in describe_input(table, settings, dropped):
+    if out.suffix != ".frz":
+        _check_stacks(settings, args.dask)
+    table, account = read_input(read_settings(args, InputSettings))
+    for line in describe_input(table, settings, account):
         print(line, flush=True)
     plan = plan_packing(table, out, settings, out.suffix != ".frz", in_parts=bool(args.dask))
     for line in describe_plan(plan):
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with connected(args.dask, settings.max_threads) as workers:
             command = shlex.join(sys.argv)
-            store = pack(table, out, settings, dropped, command, workers=workers)
+            store = pack(table, out, settings, account, command, workers=workers)
         print("\n".join(describe_store(store)), flush=True)
         if store.manifest.has_pose and not args.no_preflight:
             from frazil.analysis.preflight import show_preflight
@@ -74,3 +74,11 @@ def run(args: argparse.Namespace) -> None:
             show_preflight(store, lambda line: print(line, flush=True))
     else:
         print(f"wrote {write_fourier_stacks(table, out, settings, args.chunk)}")
+
+
+def _check_stacks(settings: PackSettings, dask: str | None) -> None:
+    """Raise InputError when a flag was given that cryoDRGN's stacks have no room for."""
+    flags = {"--drop-bad": settings.drop_bad, "--Apix": settings.pixel_size_ang, "--dask": dask}
+    for flag, value in flags.items():
+        if value:
+            raise InputError(f"{flag}: is for a store; give -o X.frz, or leave it out")

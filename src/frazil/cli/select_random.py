@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the selection, and the rest when asked for."""
     from frazil.errors import InputError
-    from frazil.io.parse import check_output
+    from frazil.io.outputs import check_output
     from frazil.io.pickles import write_pickle
     from frazil.io.selections import other_rows, random_rows
 
@@ -51,6 +51,6 @@ def _count(text: str) -> int:
     if text.isdecimal():
         return int(text)
     path = Path(text)
-    return (
-        read_manifest(path).particles if path.is_dir() else len(open_particles(path, poses=False))
-    )
+    if path.is_dir() and ((path / "manifest.json").exists() or path.suffix == ".frz"):
+        return read_manifest(path).particles
+    return len(open_particles(path, poses=False))

@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace, ranks: "Ranks") -> None:
     ranks.first_alone(lambda: check_request(outdir, settings, args.overwrite))
     store = ranks.first_alone(lambda: open_store(settings, outdir, say))
     if ranks.first and not args.no_preflight:
-        show_preflight(store, say, selected_rows(settings.data, store.count))
+        show_preflight(store, say, selected_rows(settings.data, store, _say_nothing))
     with held(outdir) if ranks.first else nullcontext():
         from frazil.analysis.components import write_plots
         from frazil.engines.pca.loop import fit_all

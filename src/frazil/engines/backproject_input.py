@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from frazil.engines.backproject import Reconstruction, assign_halves, backproject
 from frazil.engines.backproject_settings import BackprojectInput, BackprojectSettings
-from frazil.engines.particles import Say, counted, open_store, open_tier, selected_rows
+from frazil.engines.particles import Say, counted, open_store, open_tier, rows_used, selected_rows
 from frazil.engines.plan import backprojection_plan, backprojection_window
 from frazil.loader.prefetch import LoaderSettings, ParticleLoader
 from frazil.preprocess.settings import PackSettings
@@ -36,7 +36,7 @@ def open_loader(
     memory, halves = allowance(given.memory), 2 if settings.half_maps else 1
     packing = PackSettings(box_px=given.box_px, uninvert_data=given.uninvert_data)
     store = open_store(given, out, packing, say)
-    rows = selected_rows(given, store.count)
+    rows = selected = selected_rows(given, store, say)
     if given.first is not None:
         rows = (np.arange(store.count) if rows is None else rows)[: given.first]
     box_px = given.box_px or store.box_px
@@ -45,6 +45,7 @@ def open_loader(
     reading = LoaderSettings(batch_size=given.batch_size, window_rows=window)
     tier = open_tier(given, store, say)
     loader = ParticleLoader(store, reading, rows, box_px, tier=tier)
+    say(rows_used(loader, selected, given.first).line("used"))
     for line in backprojection_plan(loader, halves, memory):
         say(line)
     return loader

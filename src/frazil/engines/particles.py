@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from frazil.errors import InputError, MissingFileError
+from frazil.io.accounts import RowAccount
+from frazil.io.identities import Identities
 from frazil.io.images import open_particles
 from frazil.io.particles import ParticleTable
-from frazil.io.pickles import check_indices, read_indices
+from frazil.io.paths import Places
+from frazil.io.selection_file import read_rows
 from frazil.loader.batches import ParticleBatch
 from frazil.loader.prefetch import ParticleLoader
 from frazil.loader.tier import Tier
-from frazil.preprocess.inputs import join_pickles
+from frazil.preprocess.inputs import check_scale, join_pickles
 from frazil.preprocess.planned import plan_and_pack
 from frazil.preprocess.settings import PackSettings
 from frazil.runs.folder import Run, make_folder
@@ -47,12 +50,15 @@ class ParticleFlags(Protocol):
         """A pickle of CTF parameters, in place of those of the input."""
 
     @property
-    def ind(self) -> str | None:
-        """A pickle of the selected rows."""
+    def class_index(self) -> int | None:
+        """Class of a cryoSPARC job that has several."""
 
     @property
-    def datadir(self) -> str | None:
-        """Folder of the stacks that are named in the input."""
+    def ind(self) -> str | None:
+        """A selection: identities (.sel) or row numbers (.pkl)."""
+
+    def places(self) -> Places:
+        """Where the stacks that are named in the input may be."""
 
     @property
     def cache(self) -> str | None:
@@ -81,6 +87,7 @@ def open_store(
         store = ParticleStore.open(path)
         _say_unused(packing, path, say)
         table = _joined(store.table(), given, say)
+        check_scale(store, table, given.ctf)
         return store.with_rows(table.rows) if given.poses or given.ctf else store
     table = read_table(given, say)
     target = store_path(given, out)
@@ -152,8 +159,9 @@ def read_table(given: ParticleFlags, say: Say) -> ParticleTable:
     InputError, MissingFileError : the input cannot be used, or has no poses.
     """
     path = Path(given.particles)
-    datadir = Path(given.datadir) if given.datadir else None
-    table = open_particles(path, datadir, poses=given.poses is None)
+    table = open_particles(
+        path, given.places(), poses=given.poses is None, class_index=given.class_index
+    )
     if not len(table):
         raise InputError(f"{path}: holds no particles; give a file with at least one row")
     return _joined(table, given, say)
@@ -167,8 +175,10 @@ def store_path(given: ParticleFlags, out: Path) -> Path:
     return folder / f"{path.name.removesuffix(path.suffix).removesuffix('.ft')}.frz"
 
 
-def selected_rows(given: ParticleFlags, count: int) -> NDArray[np.int64] | None:
-    """Return the rows (n,) that --ind names of `count`, in its order; None without it.
+def selected_rows(
+    given: ParticleFlags, there: ParticleRecords | ParticleTable, say: Say
+) -> NDArray[np.int64] | None:
+    """Return the rows (n,) of the particles there that --ind means; None without it.
 
     Raises
     ------
@@ -176,9 +186,31 @@ def selected_rows(given: ParticleFlags, count: int) -> NDArray[np.int64] | None:
     """
     if given.ind is None:
         return None
-    rows = read_indices(Path(given.ind))
-    check_indices(rows, count, Path(given.ind))
-    return rows
+    name = there.origin if isinstance(there, ParticleTable) else str(there.path)
+    return read_rows(
+        Path(given.ind),
+        len(there.rows),
+        lambda _: Identities.of(there.rows, there.sources),
+        name,
+        say,
+    )
+
+
+def rows_used(
+    loader: ParticleLoader, selected: NDArray[np.int64] | None, first: int | None = None
+) -> RowAccount:
+    """Return how many rows of the particles a loader uses, and why not all.
+
+    Parameters
+    ----------
+    selected : what --ind names, as `selected_rows` returns it.
+    first : the most of them that were taken.
+    """
+    count = loader.store.count
+    named = count if selected is None else len(selected)
+    taken = named if first is None else min(first, named)
+    dropped = {"--ind": count - named, "--first": named - taken, **loader.excluded}
+    return RowAccount(count, loader.row_count, dropped)
 
 
 def _joined(table: ParticleTable, given: ParticleFlags, say: Say) -> ParticleTable:
@@ -186,7 +218,9 @@ def _joined(table: ParticleTable, given: ParticleFlags, say: Say) -> ParticleTab
     table = join_pickles(table, given.poses, given.ctf)
     # Rows that lack a pose among others that have one are named by the loader.
     if not np.isfinite(table.rows["rotation"]).any():
-        raise InputError(f"{given.particles}: holds no poses; give --poses")
+        why = next((note for note in table.notes if "no 3D poses: " in note), "")
+        because = f" ({why.partition('no 3D poses: ')[2]})" if why else ""
+        raise InputError(f"{given.particles}: holds no poses{because}; give --poses")
     for note in table.notes:
         say(note)
     return table

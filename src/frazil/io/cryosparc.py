@@ -1,10 +1,12 @@
-"""cryoSPARC .cs files: structured arrays, read column by column.
+"""What the fields of cryoSPARC's particles mean: images, poses, shifts, CTF, groups.
 
-Owns: the .cs file, its passthrough files (joined on uid), and what its fields mean. Does not own:
-images (`frazil.io.images`), nor the rotation formula (`frazil.geometry.rotations`).
+Owns: the way from the columns of a .cs to a `ParticleTable`, and the lines that say where each
+quantity came from. Does not own: files and joins (`cryosparc_files`, `cryosparc_groups`,
+`cryosparc_join`), nor the rotation formula (`frazil.geometry.rotations`).
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from frazil.errors import InputError, MissingFileError
+from frazil.errors import InputError
 from frazil.geometry.rotations import from_cryosparc
-from frazil.io.atomic import write_npy_atomic
+from frazil.io.cryosparc_files import read_cs, write_cs
+from frazil.io.cryosparc_groups import find_cs_files
+from frazil.io.cryosparc_join import CsColumns
 from frazil.io.particles import ParticleTable, empty_rows
-from frazil.io.paths import resolve_stacks
+from frazil.io.paths import NO_HINTS, Places, resolve_stacks
 
-_MAX_HEADER_BYTES = 1 << 30
+__all__ = ["CsColumns", "particles_from_cs", "read_alignment", "read_cs", "write_cs"]
+
 _CTF_FIELDS = {
     "defocus_u_ang": "ctf/df1_A",
     "defocus_v_ang": "ctf/df2_A",
@@ -29,209 +34,161 @@ _CTF_FIELDS = {
     "amplitude_contrast": "ctf/amp_contrast",
     "phase_shift_deg": "ctf/phase_shift_rad",
 }
-_JOB = re.compile(r"(P\d+_J\d+|J\d+)_")
-_CLASS = re.compile(r"class_(\d+)")
-
-
-def read_cs(path: Path) -> NDArray[np.void]:
-    """Return a .cs file as a read-only structured array (N,), mapped, not loaded.
-
-    Take a column (`array["blob/idx"]`) and copy it; rows are far apart in the file.
-
-    Raises
-    ------
-    MissingFileError : no such file.
-    InputError : the compressed CSDAT format, or no .cs file.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            magic = file.read(6)
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if magic == b"\x95CSDAT":
-        raise InputError(
-            f"{path}: compressed .cs (CSDAT); expand it with cryosparc-tools: "
-            "Dataset.load(IN).save(OUT, format=1)"
-        )
-    if magic != b"\x93NUMPY":
-        raise InputError(f"{path}: not a .cs file (it does not begin as a numpy array does)")
-    try:
-        array = np.load(path, mmap_mode="r", max_header_size=_MAX_HEADER_BYTES, allow_pickle=False)
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: damaged .cs file ({reason}); export it again") from error
-    if array.dtype.names is None or array.ndim != 1:
-        raise InputError(f"{path}: a table of named columns is wanted, found {array.dtype}")
-    return array
-
-
-def write_cs(path: Path, array: NDArray[np.void]) -> None:
-    """Write a structured array (N,) as .cs, whole or not at all."""
-    if array.dtype.names is None or array.ndim != 1:
-        raise InputError(f"{path}: a table of named columns is wanted, found {array.dtype}")
-    write_npy_atomic(Path(path), array)
-
-
-class CsColumns:
-    """Columns of a .cs file and, for fields it lacks, of passthrough files beside it.
-
-    Passthrough rows are joined on `uid`, never by row number.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._main = read_cs(self.path)
-        self._others: list[tuple[Path, NDArray[np.void], NDArray[np.int64]]] | None = None
-
-    def __len__(self) -> int:
-        return len(self._main)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all fields, those of the passthrough files included."""
-        names = dict.fromkeys(self._main.dtype.names or ())
-        for _, array, _ in self._passthrough():
-            names.update(dict.fromkeys(array.dtype.names or ()))
-        return tuple(names)
-
-    def get(self, name: str) -> NDArray[Any] | None:
-        """Return a copy of one column in the order of the main file, or None when nowhere."""
-        if name in (self._main.dtype.names or ()):
-            return np.array(self._main[name])
-        for _, array, rows in self._passthrough():
-            if name in (array.dtype.names or ()):
-                return np.array(array[name])[rows]
-        return None
-
-    def need(self, name: str) -> NDArray[Any]:
-        """Return a column; InputError naming the fields there are when it is missing."""
-        values = self.get(name)
-        if values is None:
-            raise InputError(
-                f"{self.path}: no field {name} (it has {', '.join(self.names)}); put its "
-                "*_passthrough_particles.cs beside it"
-            )
-        return values
-
-    def _passthrough(self) -> list[tuple[Path, NDArray[np.void], NDArray[np.int64]]]:
-        """Return (file, its array, its row of each particle), read when first needed."""
-        if self._others is None:
-            self._others = [
-                (file, array, self._rows_of(file, array))
-                for file in _passthrough_files(self.path)
-                if "uid" in ((array := read_cs(file)).dtype.names or ())
-            ]
-        return self._others
-
-    def _rows_of(self, file: Path, array: NDArray[np.void]) -> NDArray[np.int64]:
-        """Return for each particle its row in a passthrough file."""
-        if "uid" not in (self._main.dtype.names or ()):
-            raise InputError(f"{self.path}: no field uid, so {file.name} cannot be joined to it")
-        uids, wanted = np.array(array["uid"]), np.array(self._main["uid"])
-        order = np.argsort(uids, kind="stable")
-        ordered = uids[order]
-        repeats = int((ordered[1:] == ordered[:-1]).sum())
-        places = np.minimum(np.searchsorted(ordered, wanted), max(0, len(ordered) - 1))
-        missing = int((ordered[places] != wanted).sum()) if len(ordered) else len(wanted)
-        if repeats or missing:
-            raise InputError(
-                f"{file}: cannot be joined to {self.path.name} on uid: {missing} of {len(wanted)} "
-                f"particles are not in it, {repeats} uids occur twice; remove it from the folder "
-                "if it belongs to another job"
-            )
-        return order[places]
-
-
-def _passthrough_files(path: Path) -> list[Path]:
-    """Return the passthrough files of the same job (and class, where both name one)."""
-    job, number = _JOB.search(path.name), _CLASS.search(path.name)
-    found = []
-    for file in sorted(path.parent.glob("*passthrough_particles*.cs")):
-        its_job, its_number = _JOB.search(file.name), _CLASS.search(file.name)
-        same_job = job is None or (its_job is not None and its_job[1] == job[1])
-        same_class = number is None or its_number is None or its_number[1] == number[1]
-        if file.name != path.name and same_job and same_class:
-            found.append(file)
-    return found
+_BLOB_FIELDS = ("blob/path", "blob/idx", "blob/shape", "blob/psize_A", "blob/sign")
+_NOT_APPLIED = (
+    "ctf/shift_A",
+    "ctf/tilt_A",
+    "ctf/trefoil_A",
+    "ctf/tetra_A",
+    "ctf/anisomag",
+    "ctf/bfactor",
+)
+_SOURCE_UID = "sym_expand/src_uid"
+_PER_CLASS = re.compile(r"(alignments_class_|alignments_class3D_)(\d+)/pose")
+_MULTI = "alignments3D_multi"
+_POSE_FIELDS = ("pose", "shift", "psize_A", "split")
+_ROW_SHAPES = {"pose": (3,), "shift": (2,), "blob/shape": (2,)}
+_POSE_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
 class CsAlignment:
-    """Poses as cryoSPARC writes them: rotation vectors (rad), shifts in pixels of `psize_ang`."""
+    """Poses as cryoSPARC writes them: rotation vectors (rad), shifts in pixels of `psize_ang`.
 
-    rotation_vector: NDArray[np.float64]  # (N, 3)
-    shift_px: NDArray[np.float64]  # (N, 2)
-    psize_ang: NDArray[np.float64] | None  # (N,)
-    split: NDArray[np.int64] | None  # (N,) 0 or 1
+    `field` is what the fields begin with, e.g. "alignments3D".
+    """
+
+    field: str
+    rotation_vector: NDArray[np.floating[Any]]  # (N, 3)
+    shift_px: NDArray[np.floating[Any]]  # (N, 2)
+    psize_ang: NDArray[np.floating[Any]] | None  # (N,)
+    split: NDArray[np.integer[Any]] | None  # (N,) 0 or 1
 
 
-def read_alignment(
-    columns: CsColumns, abinit: bool = False, class_index: int = 0
-) -> CsAlignment | None:
-    """Return the alignment of every particle, or None when the file holds none at all.
+def rotations_of(rotation_vector: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return rotations (N, 3, 3), model to image frame, of rotation vectors (N, 3) in rad."""
+    rotations = np.empty((len(rotation_vector), 3, 3), np.float32)
+    for start in range(0, len(rotations), _POSE_BLOCK):
+        part = slice(start, start + _POSE_BLOCK)
+        vectors = torch.from_numpy(rotation_vector[part].astype(np.float64))
+        rotations[part] = from_cryosparc(vectors).numpy()
+    return rotations
+
+
+def alignment_field(columns: CsColumns, class_index: int | None = None) -> str | None:
+    """Return what the fields of the 3D poses begin with; None when there are no 3D poses at all.
 
     Parameters
     ----------
-    columns : the file.
-    abinit : take `alignments_class_N` (ab-initio jobs) where N is `class_index`, instead of
-        `alignments3D`.
+    columns : the particles.
+    class_index : choose this class of poses by class: `alignments_class_N` (ab initio),
+        `alignments_class3D_N`, or `alignments3D_multi` (heterogeneous refinement and 3D
+        classification), whose arrays hold a pose for each class.
 
     Raises
     ------
-    InputError : the alignment asked for is not there, but others are.
+    InputError : poses of several classes and none chosen, or a class that is not there.
     """
-    prefixes = ["alignments3D"]
-    if abinit:
-        prefixes = [f"alignments_class_{class_index}", f"alignments_class3D_{class_index}"]
-    for prefix in prefixes:
-        pose = columns.get(f"{prefix}/pose")
-        if pose is None:
-            continue
-        if pose.ndim != 2 or pose.shape[1] != 3:
-            raise InputError(
-                f"{columns.path}: {prefix}/pose is of shape {pose.shape}, rotation vectors (N, 3) "
-                "are wanted"
-            )
-        psize, split = columns.get(f"{prefix}/psize_A"), columns.get(f"{prefix}/split")
-        return CsAlignment(
-            pose.astype(np.float64),
-            columns.need(f"{prefix}/shift").astype(np.float64),
-            None if psize is None else psize.astype(np.float64),
-            None if split is None else split.astype(np.int64),
-        )
-    others = [n.rsplit("/", 1)[0] for n in columns.names if re.match(r"alignments\w*/pose$", n)]
-    others = [name for name in others if name != "alignments2D"]
-    if not others and not abinit:
+    names = columns.names
+    classes = {int(m[2]): f"{m[1]}{m[2]}" for m in map(_PER_CLASS.fullmatch, names) if m}
+    multi = f"{_MULTI}/pose" in names
+    if multi:
+        shape = _shape_of(columns, f"{_MULTI}/pose")
+        classes |= {k: _MULTI for k in range(shape[0] if len(shape) == 2 else 0)}
+    single = "alignments3D/pose" in names
+    if class_index is None or class_index == columns.files.chosen_class:
+        if single:
+            return "alignments3D"
+        if class_index is None and len(classes) < 2:
+            return next(iter(classes.values()), None)
+    if class_index in classes:
+        return classes[class_index]
+    if not classes and not single:
         return None
+    numbers = sorted(classes)
+    found = ", ".join(map(str, numbers)) if len(numbers) < 9 else f"0 to {numbers[-1]}"
+    if class_index is None:
+        raise InputError(
+            f"{columns.path}: poses by class ({found}), none common to all; choose a class with "
+            "--class N, or give the file of one class"
+        )
     raise InputError(
-        f"{columns.path}: no field {' or '.join(prefixes)}/pose, it has poses "
-        f"{', '.join(others) or 'of no kind'}; "
-        + ("choose a class it has" if abinit else "give --abinit for an ab-initio job")
+        f"{columns.path}: --class {class_index}: it has no poses of that class, but of "
+        f"{found or 'no class'}; "
+        + ("leave --class out for alignments3D" if single else "choose a class it has")
     )
+
+
+def read_alignment(columns: CsColumns, class_index: int | None = None) -> CsAlignment | None:
+    """Return the alignment of every particle, or None when there are no 3D poses at all.
+
+    See `alignment_field` for the parameters and what is refused.
+    """
+    field = alignment_field(columns, class_index)
+    if field is None:
+        return None
+    fields = [f"{field}/{name}" for name in _POSE_FIELDS]
+    check_types(columns, fields)
+    columns.load(fields)
+    pose, shift = columns.need(f"{field}/pose"), columns.need(f"{field}/shift")
+    if field == _MULTI and class_index is not None:
+        pose, shift = pose[:, class_index], shift[:, class_index]
+    elif field == _MULTI:
+        pose, shift = pose[:, 0], shift[:, 0]
+    return CsAlignment(
+        field, pose, shift, columns.get(f"{field}/psize_A"), columns.get(f"{field}/split")
+    )
+
+
+def check_types(columns: CsColumns, names: Sequence[str]) -> None:
+    """Raise InputError when a field that is there holds anything but what it should.
+
+    blob/path is text, all others numbers; a row holds 3 of a pose, 2 of a shift, 1 of the rest
+    (fields of `_MULTI` have one such for each class).
+    """
+    for name in names:
+        holder = columns.holder(name)
+        if holder is None:
+            continue
+        found, last = holder.dtype[name], name.split("/")[-1]
+        shape = (
+            _ROW_SHAPES.get(name, _ROW_SHAPES.get(last, ())) if name not in _NOT_APPLIED else None
+        )
+        if name.startswith(_MULTI) and last in _ROW_SHAPES:
+            shape = (*found.shape[:1], *_ROW_SHAPES[last])
+        kinds = "SU" if name == "blob/path" else "fiu"
+        if found.base.kind not in kinds or shape not in (None, found.shape):
+            what = "text" if kinds == "SU" else "numbers"
+            raise InputError(
+                f"{holder.path}: {name} holds {found} in each row, {what} of shape {shape} are "
+                "wanted; export it again"
+            )
+
+
+def _shape_of(columns: CsColumns, name: str) -> tuple[int, ...]:
+    """Return the shape of one row of a field."""
+    holder = columns.holder(name)
+    return () if holder is None else holder.dtype[name].shape
 
 
 def particles_from_cs(
     path: Path,
-    datadir: Path | None = None,
+    places: Places = NO_HINTS,
     *,
-    abinit: bool = False,
-    class_index: int = 0,
+    class_index: int | None = None,
     poses: bool = True,
 ) -> ParticleTable:
-    """Return the particles of a .cs file.
+    """Return the particles of a .cs, a .csg, or the folder of a cryoSPARC job.
 
     A zero rotation vector is the identity. Shifts are in pixels of alignments3D/psize_A (of
     blob/psize_A, with a note, where that is missing). `half_set` is alignments3D/split + 1.
-    Fields that the file lacks are taken from `*_passthrough_particles*.cs` beside it, by uid.
+    Fields that the main file lacks are taken from those that go with it (`find_cs_files`), by uid.
 
     Parameters
     ----------
-    path : the .cs file.
-    datadir : folder that blob/path is relative to (the cryoSPARC project).
-    abinit, class_index : see `read_alignment`.
+    path : the file or folder.
+    places : where the stacks may be, beside what the file says.
+    class_index : the class to take, of a folder or file that has several; see `alignment_field`.
     poses : False leaves poses and half-sets unknown, whatever there is.
 
     Raises
@@ -239,20 +196,28 @@ def particles_from_cs(
     MissingFileError, InputError : naming file and field.
     """
     path = Path(path)
-    columns = CsColumns(path)
+    columns = CsColumns(find_cs_files(path, class_index))
+    field = alignment_field(columns, class_index) if poses else None
+    wanted = ["uid", *_BLOB_FIELDS, *_CTF_FIELDS.values(), "ctf/exp_group_id", _SOURCE_UID]
+    wanted += [f"{field}/{name}" for name in _POSE_FIELDS] if field else []
+    check_types(columns, [*wanted, *_NOT_APPLIED])
+    columns.load(wanted, _NOT_APPLIED)
     notes: list[str] = []
     rows = empty_rows(len(columns))
     uid = columns.get("uid")
     if uid is not None:
         rows["uid"] = uid
-    sources, box_px, blob_sign = _fill_blob(rows, columns, datadir, notes)
+    sources, box_px, blob_sign = _fill_blob(rows, columns, places, notes)
     _fill_ctf(rows, columns, notes)
     optics_groups = _fill_optics(rows, columns)
-    alignment = read_alignment(columns, abinit, class_index) if poses else None
+    alignment = read_alignment(columns, class_index) if poses else None
+    arithmetic = ""
     if alignment is not None:
-        _fill_alignment(rows, alignment, columns, notes)
+        arithmetic = _fill_alignment(rows, alignment, columns, notes)
     elif poses:
-        notes.append(f"{path}: no poses in this file")
+        notes.append(_no_poses(columns))
+    _note_expansion(columns, notes)
+    said = (*columns.files.lines, *columns.accounts(), *_taken(columns))
     return ParticleTable(
         rows,
         sources,
@@ -261,18 +226,56 @@ def particles_from_cs(
         blob_sign=blob_sign,
         origin=str(path),
         notes=tuple(notes),
+        provenance=tuple(filter(None, (*said, arithmetic))),
     )
 
 
+def _taken(columns: CsColumns) -> Iterator[str]:
+    """Yield, for each kind of quantity, its fields and the file that they came from."""
+    kinds = (
+        ("identity", ("uid",)),
+        ("images", _BLOB_FIELDS),
+        ("CTF", tuple(_CTF_FIELDS.values())),
+        ("optics group", ("ctf/exp_group_id",)),
+        ("poses", tuple(n for n in columns.taken_from if n.startswith("alignments"))),
+    )
+    for kind, fields in kinds:
+        files: dict[Path, list[str]] = {}
+        for field in fields:
+            if field in columns.taken_from:
+                files.setdefault(columns.taken_from[field], []).append(field)
+        for file, names in files.items():
+            yield f"{kind}: {', '.join(names)} of {file.name}"
+
+
+def _no_poses(columns: CsColumns) -> str:
+    """Return why there are no poses."""
+    if any(name.startswith("alignments2D/") for name in columns.names):
+        return (
+            f"{columns.path}: no 3D poses: it has 2D alignments only (alignments2D), which do not "
+            "orient particles in 3D; give the particles of an ab-initio job or a refinement"
+        )
+    return f"{columns.path}: no poses in this file"
+
+
+def _note_expansion(columns: CsColumns, notes: list[str]) -> None:
+    """Note how many particles a symmetry expansion began with."""
+    source = columns.get(_SOURCE_UID)
+    if source is not None and len(source):
+        count = len(np.unique(source))
+        notes.append(
+            f"{columns.path}: symmetry expansion: {len(source)} rows of {count} particles "
+            f"({_SOURCE_UID}); each image is stored once"
+        )
+
+
 def _fill_blob(
-    rows: NDArray[np.void], columns: CsColumns, datadir: Path | None, notes: list[str]
+    rows: NDArray[np.void], columns: CsColumns, places: Places, notes: list[str]
 ) -> tuple[tuple[str, ...], int | None, int | None]:
     """Fill source, index and pixel size; return (stacks, box, sign)."""
     path = columns.path
-    numbers: dict[Any, int] = {}
-    names = columns.need("blob/path").tolist()
-    rows["source"] = [numbers.setdefault(name, len(numbers)) for name in names]
-    texts = [n.decode("utf-8") if isinstance(n, bytes) else str(n) for n in numbers]
+    stacks = columns.categories("blob/path")
+    rows["source"] = stacks.codes
     rows["index"] = columns.need("blob/idx").astype(np.int64)
     pixel_size_ang = columns.get("blob/psize_A")
     if pixel_size_ang is not None:
@@ -293,7 +296,7 @@ def _fill_blob(
     if len(signs) > 1:
         notes.append(f"{path}: blob/sign is mixed (some particles are dark, some light)")
     blob_sign = int(signs[0]) if len(signs) == 1 else None
-    return resolve_stacks(texts, path, datadir), box_px, blob_sign
+    return resolve_stacks(stacks.texts, path, places), box_px, blob_sign
 
 
 def _fill_ctf(rows: NDArray[np.void], columns: CsColumns, notes: list[str]) -> None:
@@ -304,7 +307,8 @@ def _fill_ctf(rows: NDArray[np.void], columns: CsColumns, notes: list[str]) -> N
         if values is None:
             missing.append(field)
         elif field.endswith("_rad"):
-            rows[name] = np.rad2deg(values.astype(np.float64))
+            with np.errstate(over="ignore"):  # beyond float32: told as no number, with the row
+                rows[name] = np.rad2deg(values.astype(np.float64))
         else:
             rows[name] = values
     if missing == ["ctf/phase_shift_rad"]:
@@ -312,6 +316,10 @@ def _fill_ctf(rows: NDArray[np.void], columns: CsColumns, notes: list[str]) -> N
         notes.append(f"{columns.path}: no ctf/phase_shift_rad, taken as 0")
     elif missing:
         notes.append(f"{columns.path}: no CTF: {', '.join(missing)} missing")
+    terms = [(name, columns.get(name)) for name in _NOT_APPLIED]
+    counts = [f"{name} ({int(c.sum())} rows)" for name, c in terms if c is not None and c.any()]
+    if counts:
+        notes.append(f"{columns.path}: not zero, and not applied: {', '.join(counts)}")
 
 
 def _fill_optics(rows: NDArray[np.void], columns: CsColumns) -> tuple[str, ...]:
@@ -326,9 +334,9 @@ def _fill_optics(rows: NDArray[np.void], columns: CsColumns) -> tuple[str, ...]:
 
 def _fill_alignment(
     rows: NDArray[np.void], alignment: CsAlignment, columns: CsColumns, notes: list[str]
-) -> None:
-    """Fill rotation, shift in A and half-set."""
-    path = columns.path
+) -> str:
+    """Fill rotation, shift in A and half-set; return the arithmetic of one shift, if any."""
+    path, field = columns.path, alignment.field
     for what, values in (("pose", alignment.rotation_vector), ("shift", alignment.shift_px)):
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if bad.size:
@@ -336,15 +344,26 @@ def _fill_alignment(
                 f"{path}: row {bad[0]} (0-based) has a {what} that is not a number "
                 f"({bad.size} rows); leave these particles out in cryoSPARC"
             )
-    rows["rotation"] = from_cryosparc(torch.from_numpy(alignment.rotation_vector)).numpy()
-    psize_ang = alignment.psize_ang
+    rows["rotation"] = rotations_of(alignment.rotation_vector)
+    psize_ang, scale = alignment.psize_ang, f"{field}/psize_A"
     if psize_ang is None:
-        notes.append(f"{path}: alignments3D/psize_A is missing, shifts scaled by blob/psize_A")
-        psize_ang = columns.need("blob/psize_A").astype(np.float64)
-    check_positive(psize_ang, "alignments3D/psize_A", path)
-    rows["shift_ang"] = alignment.shift_px * psize_ang[:, None]
+        notes.append(f"{path}: {field}/psize_A is missing, shifts scaled by blob/psize_A")
+        psize_ang, scale = columns.need("blob/psize_A"), "blob/psize_A"
+    check_positive(psize_ang, scale, path)
+    with np.errstate(over="ignore"):
+        rows["shift_ang"] = alignment.shift_px * psize_ang[:, None]
     if alignment.split is not None:
-        rows["half_set"] = np.where(np.isin(alignment.split, (0, 1)), alignment.split + 1, -1)
+        known = np.isin(alignment.split, (0, 1))
+        rows["half_set"] = np.where(known, alignment.split.astype(np.int64) + 1, -1)
+    if not len(rows):
+        return ""
+    row = int(np.argmax(np.abs(alignment.shift_px).max(axis=1) > 0))
+    x_px, y_px = alignment.shift_px[row].tolist()
+    x_ang, y_ang = rows["shift_ang"][row].tolist()
+    return (
+        f"row {row} (0-based): shift ({x_px:.6g}, {y_px:.6g}) px x {psize_ang[row]:.6g} A/px "
+        f"({scale}) = ({x_ang:.6g}, {y_ang:.6g}) A"
+    )
 
 
 def check_positive(values: NDArray[Any], field: str, path: Path) -> None:

@@ -8,7 +8,6 @@ what is done to the images.
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,24 +19,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.cryosparc import particles_from_cs
+from frazil.io.cryosparc_groups import is_job_folder
 from frazil.io.direct import bypass_cache, is_cached
-from frazil.io.mrc import MrcHeader, open_file, read_header, read_open_images
+from frazil.io.mrc import MrcHeader, open_file, read_header, read_headers, read_open_images
 from frazil.io.particles import ParticleTable
-from frazil.io.paths import resolve_path
+from frazil.io.paths import NO_HINTS, Places, missing_message
 from frazil.io.star import particles_from_star
 from frazil.io.text import particles_from_mrc, particles_from_txt
 
-__all__ = ["Domain", "ImageSource", "open_images", "open_particles", "resolve_path"]
+__all__ = ["Domain", "ImageSource", "open_images", "open_particles"]
 
 Domain = Literal["real", "hartley"]
 # What to say of a stack that was there at the start.
 GONE = "is not there any more; put it back with its time of change (cp -p), and run the same again"
 _MAX_OPEN_FILES = 128
-_OPENING_THREADS = 8
 
 
-def open_particles(path: Path, datadir: Path | None = None, *, poses: bool = True) -> ParticleTable:
-    """Return the particles of a .mrcs/.mrc stack, .star, .cs, .txt list, or .ft.txt/.ft.mrcs.
+def open_particles(
+    path: Path,
+    places: Places = NO_HINTS,
+    *,
+    poses: bool = True,
+    class_index: int | None = None,
+) -> ParticleTable:
+    """Return the particles of a stack, .star, .cs, .csg, cryoSPARC job folder, .txt or .ft.txt.
 
     The kind goes by the suffix. The box comes from the metadata, or else from the first stack where
     that is there.
@@ -45,40 +50,50 @@ def open_particles(path: Path, datadir: Path | None = None, *, poses: bool = Tru
     Parameters
     ----------
     path : the input file.
-    datadir : folder that the stacks named in it are relative to.
-    poses : False leaves the poses of a .cs file out (an ab-initio .cs is refused otherwise).
+    places : where the stacks may be, beside what the file says.
+    poses : False leaves the poses of a .cs file out (one with poses by class is refused otherwise).
+    class_index : the class to take of a cryoSPARC job that has several.
 
     Raises
     ------
-    MissingFileError : no such file, or no such folder `datadir`.
+    MissingFileError : no such file, or no such folder `places.datadir`.
     InputError : a kind that cannot be read, or bad content.
     """
     path = Path(path)
     if not path.exists():
         raise MissingFileError(f"{path}: no such file")
-    if datadir is not None and not datadir.is_dir():
-        raise MissingFileError(f"--datadir {datadir}: no such folder")
+    if places.datadir is not None and not places.datadir.is_dir():
+        raise MissingFileError(f"--datadir {places.datadir}: no such folder")
     suffix = path.suffix.lower()
     if suffix in (".mrcs", ".mrc", ".st"):
         table = particles_from_mrc(path)
     elif suffix == ".txt":
-        table = particles_from_txt(path, datadir)
+        table = particles_from_txt(path, places)
     elif suffix == ".star":
-        table = particles_from_star(path, datadir)
-    elif suffix == ".cs":
-        table = particles_from_cs(path, datadir, poses=poses)
+        table = particles_from_star(path, places)
+    elif suffix in (".cs", ".csg") or is_job_folder(path):
+        table = particles_from_cs(path, places, class_index=class_index, poses=poses)
     else:
-        raise InputError(f"{path}: particles in .mrcs, .star, .cs, .txt or .ft.txt are wanted")
-    if table.box_px is None and len(table):
+        raise InputError(
+            f"{path}: particles in .mrcs, .star, .cs, .csg, .txt or .ft.txt, or the folder of a "
+            "cryoSPARC job, are wanted"
+        )
+    if table.box_px is not None and not table.boxes_px:
+        table = replace(table, boxes_px=(table.box_px,) * len(table.sources))
+    if table.box_px is None and not table.boxes_px and len(table):
         first = Path(table.sources[table.rows["source"][0]])
         if first.is_file():
             header = read_header(first)
             table = replace(table, box_px=header.nx - header.nx % 2)
-    return table
+    return replace(table, places=places)
 
 
 def open_images(
-    table: ParticleTable, *, any_box: bool = False, past_cache: bool = False
+    table: ParticleTable,
+    *,
+    any_box: bool = False,
+    past_cache: bool = False,
+    mixed: bool = False,
 ) -> "ImageSource":
     """Return the images of a table, after checking every stack that it uses once.
 
@@ -88,6 +103,7 @@ def open_images(
     any_box : accept a stack whose box is not the one that the metadata states.
     past_cache : read each image once and leave nothing in the page cache, but for stacks that are
         in it already.
+    mixed : accept stacks of several boxes, each of that which the metadata state, if they do.
 
     Raises
     ------
@@ -98,39 +114,61 @@ def open_images(
     if not len(table):
         raise InputError(f"{table.origin}: no particles in it")
     used, first_rows = np.unique(table.rows["source"], return_index=True)
-    _check_there(table, used, first_rows)
-    with ThreadPoolExecutor(_OPENING_THREADS) as pool:
-        found = pool.map(lambda number: read_header(Path(table.sources[number])), used.tolist())
-        headers = dict(zip(used.tolist(), found, strict=True))
+    headers = _read_headers(table, used, first_rows)
     domain = _domain(table, headers)
-    side_px = _common_side(table, headers, first_rows, domain)
-    box_px = side_px - 1 if domain == "hartley" else side_px
-    if table.box_px not in (None, box_px) and not any_box:
-        raise InputError(
-            f"{table.origin}: its box is {table.box_px} px, but the images in "
-            f"{headers[int(used[0])].path} are {box_px} px, so the pixel size may be wrong too; "
-            "correct the file, or give the stacks it was written for"
-        )
+    mixed = mixed and domain == "real"
+    side_px = _largest_side(table, headers, first_rows, domain, mixed)
+    if not any_box:
+        _check_stated_boxes(table, headers, domain, mixed)
     _check_indices(table, headers)
-    return ImageSource(table, headers, box_px, domain, past_cache)
+    return ImageSource(table, headers, side_px - (domain == "hartley"), domain, past_cache)
 
 
-def _check_there(
-    table: ParticleTable, used: NDArray[np.int32], first_rows: NDArray[np.int64]
+def _check_stated_boxes(
+    table: ParticleTable, headers: dict[int, MrcHeader], domain: Domain, mixed: bool
 ) -> None:
-    """Raise MissingFileError unless every used stack is there (one stat for each)."""
-    missing = [
-        (int(row), table.sources[number])
-        for number, row in zip(used.tolist(), first_rows.tolist(), strict=True)
-        if not Path(table.sources[number]).exists()
-    ]
+    """Raise InputError where a stack's images are not of the box that the metadata state."""
+    for number, header in headers.items():
+        box_px = header.nx - (domain == "hartley")
+        # What nobody states was taken from the first stack.
+        stated = table.boxes_px[number] if table.boxes_px else None if mixed else table.box_px
+        if stated not in (None, box_px):
+            raise InputError(
+                f"{table.origin}: its box is {stated} px, but the images in {header.path} are "
+                f"{box_px} px, so the pixel size may be wrong too; correct the file, or give the "
+                "stacks it was written for"
+            )
+
+
+def _read_headers(
+    table: ParticleTable, used: NDArray[np.int32], first_rows: NDArray[np.int64]
+) -> dict[int, MrcHeader]:
+    """Return the header of every used stack by its number; MissingFileError unless all are there.
+
+    `used` and `first_rows` are (S,): numbers of stacks, and the first row that needs each.
+    """
+    names = [table.sources[number] for number in used.tolist()]
+    headers = read_headers(names)
+    rows = zip(first_rows.tolist(), names, headers, strict=True)
+    missing = [(row, name) for row, name, header in rows if header is None]
     if missing:
-        row, source = min(missing)
-        raise MissingFileError(
-            f"{table.origin}: row {row} (0-based) needs {source}, which is not there "
-            f"({len(missing)} of {len(used)} stacks missing; looked in --datadir, beside the file "
-            "and in the working folder); give --datadir FOLDER"
-        )
+        raise MissingFileError(_missing_line(table, missing, names))
+    return {n: header for n, header in zip(used.tolist(), headers, strict=True) if header}
+
+
+def missing_stacks(table: ParticleTable) -> str | None:
+    """Return one line on the stacks that are not there; None when all that a row uses are."""
+    used, first_rows = np.unique(table.rows["source"], return_index=True)
+    names = [table.sources[number] for number in used.tolist()]
+    rows = zip(first_rows.tolist(), names, strict=True)
+    missing = [(row, name) for row, name in rows if not Path(name).is_file()]
+    return _missing_line(table, missing, names) if missing else None
+
+
+def _missing_line(table: ParticleTable, missing: list[tuple[int, str]], names: list[str]) -> str:
+    origin = Path(table.origin)
+    file = origin / "particles.cs" if origin.is_dir() else origin  # of a job's folder
+    return missing_message(file, missing, names, table.places)
 
 
 def _domain(table: ParticleTable, headers: dict[int, MrcHeader]) -> Domain:
@@ -146,13 +184,17 @@ def _domain(table: ParticleTable, headers: dict[int, MrcHeader]) -> Domain:
     return "real"
 
 
-def _common_side(
+def _largest_side(
     table: ParticleTable,
     headers: dict[int, MrcHeader],
     first_rows: NDArray[np.int64],
     domain: Domain,
+    mixed: bool,
 ) -> int:
-    """Return the side of all images in pixels; check that they are square, alike, and not odd."""
+    """Return the largest side of the images in px; check that they are square, and not odd.
+
+    Unless `mixed`, they must be alike.
+    """
     first = next(iter(headers.values()))
     for header, row in zip(headers.values(), first_rows.tolist(), strict=True):
         where = f"{table.origin}: row {row} (0-based): {header.path}"
@@ -160,15 +202,15 @@ def _common_side(
             raise InputError(
                 f"{where} has images of {header.nx} x {header.ny} px; square ones are wanted"
             )
-        if header.nx != first.nx:
+        if header.nx != first.nx and not mixed:
             raise InputError(
                 f"{where} has images of {header.nx} px, {first.path} of {first.nx} px; "
-                "bring them to one box first (downsample)"
+                "pack them into a store, which resamples them (frazil preprocess -o X.frz)"
             )
         if header.nx % 2 != (domain == "hartley") or header.nx < 2:
             wanted = "an odd side (D+1)" if domain == "hartley" else "an even box"
             raise InputError(f"{where} has images of {header.nx} px; {wanted} is wanted")
-    return first.nx
+    return max(header.nx for header in headers.values())
 
 
 def _check_indices(table: ParticleTable, headers: dict[int, MrcHeader]) -> None:
@@ -201,7 +243,9 @@ class ImageSource:
     """Images of the rows of a particle table; made by `open_images`. Threads may share it.
 
     `box_px` is the box D of the images; of domain "hartley" (cryoDRGN's preprocessed stacks, float
-    H = Re F - Im F with k = 0 at D/2) the arrays have the side `side_px` = D + 1.
+    H = Re F - Im F with k = 0 at D/2) the arrays have the side `side_px` = D + 1. Of images of
+    several boxes it is the largest, `sides_px` (N,) has those of all rows, and the rows that are
+    read together must share one.
     """
 
     def __init__(
@@ -220,6 +264,9 @@ class ImageSource:
         self._headers = headers
         self._source = np.array(table.rows["source"])
         self._index = np.array(table.rows["index"])
+        side_of_source = np.zeros(len(table.sources), np.int64)
+        side_of_source[list(headers)] = [header.nx for header in headers.values()]
+        self.sides_px = side_of_source[self._source]
         self._files = _OpenFiles(_MAX_OPEN_FILES, past_cache)
 
     def __len__(self) -> int:
@@ -266,7 +313,10 @@ class ImageSource:
                 f"{self.count}"
             )
         if out is None:
-            out = np.empty((len(wanted), self.side_px, self.side_px), np.float32)
+            side_px = int(self.sides_px[wanted[0]]) if wanted.size else self.side_px
+            out = np.empty((len(wanted), side_px, side_px), np.float32)
+        if (self.sides_px[wanted] != out.shape[-1]).any():
+            raise ValueError(f"images of {out.shape[-1]} px are wanted, some rows have others")
         source, index = self._source[wanted], self._index[wanted]
         order = np.lexsort((index, source))
         breaks = np.flatnonzero(np.diff(source[order])) + 1

@@ -9,7 +9,8 @@ names are given on here).
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "header_of",
     "open_file",
     "read_header",
+    "read_headers",
     "read_images",
     "read_open_images",
     "read_volume",
@@ -37,27 +39,32 @@ __all__ = [
 ]
 
 _CHUNK_BYTES = 16 << 20
-_DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_OPENING_THREADS = 8
+_DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
+_FOUR_BITS = 101  # SerialEM: two pixels in a byte, the left one in the low bits
 _REMEDIES = {
     3: "complex int16 (a transform); convert it to real-space images (mode 2)",
     4: "complex float32 (a transform); convert it to real-space images (mode 2)",
-    101: "4-bit; convert it with `newstack -mode 0 IN OUT` (IMOD) or `mrc2mrc`",
+    16: "colour; convert it to grey values with `colornewst` or `newstack -mode 2 IN OUT` (IMOD)",
 }
 _COMPRESSED = {
-    b"\x1f\x8b": ("gzip", "gunzip -k"),
-    b"BZ": ("bzip2", "bunzip2 -k"),
-    b"\xfd7": ("xz", "unxz -k"),
-    b"\x28\xb5": ("zstd", "unzstd"),
+    b"\x1f\x8b\x08": ("gzip", "gunzip -k"),
+    b"BZh": ("bzip2", "bunzip2 -k"),
+    b"\xfd7zXZ": ("xz", "unxz -k"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
 }
 _IMOD_STAMP = 1146047817
+_IMOD_SIGNED, _IMOD_TWO_IN_A_BYTE = 1, 16
+_PIXEL_SIZES_ANG = (1e-3, 1e6)
 
 
 @dataclass(frozen=True)
 class MrcHeader:
     """What the header says, and how much of it the file holds.
 
-    `dtype` carries the byte order; `pixel_size_ang` is 0.0 where the header has none;
-    `whole_images` counts the sections that lie completely inside the file.
+    `dtype` carries the byte order (mode 101: that of two pixels); `pixel_size_ang` is 0.0 where the
+    header has none that makes sense; `whole_images` counts the sections that lie completely inside
+    the file.
     """
 
     path: Path
@@ -85,7 +92,8 @@ def read_header(path: Path) -> MrcHeader:
 
     A wrong or empty machine stamp and a missing "MAP " are common and are ignored: the byte order
     is the one in which mode and size make sense. Mode 0 is signed unless the IMOD stamp is there
-    without its "signed" bit. Extended headers of any kind are skipped.
+    without its "signed" bit, or, without that stamp, the header's range is that of unsigned bytes
+    (minimum not negative, maximum above 127). Extended headers of any kind are skipped.
 
     Raises
     ------
@@ -101,6 +109,22 @@ def read_header(path: Path) -> MrcHeader:
         os.close(descriptor)
 
 
+def read_headers(paths: Sequence[str]) -> list[MrcHeader | None]:
+    """Return the headers of several files, None where there is no file; errors as `read_header`.
+
+    Each is one open, fstat and read; threads do it, because on a network file system each waits.
+    """
+
+    def header_or_none(path: str) -> MrcHeader | None:
+        try:
+            return read_header(Path(path))
+        except MissingFileError:
+            return None
+
+    with ThreadPoolExecutor(_OPENING_THREADS) as pool:
+        return list(pool.map(header_or_none, paths))
+
+
 def open_file(path: Path) -> int:
     """Return a read-only file descriptor; the caller closes it.
 
@@ -110,7 +134,7 @@ def open_file(path: Path) -> int:
     InputError : a folder, or not readable.
     """
     try:
-        return os.open(path, os.O_RDONLY)
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file") from error
     except OSError as error:
@@ -145,8 +169,7 @@ def _byte_order(raw: bytes, size_bytes: int, path: Path) -> str:
     for order in "<>":
         nx, ny, _, mode = struct.unpack_from(f"{order}4i", raw)
         if (mode in _DTYPES or mode in _REMEDIES) and 0 < nx < 1 << 20 and 0 < ny < 1 << 20:
-            itemsize = np.dtype(_DTYPES.get(mode, "f4")).itemsize
-            too_big = HEADER_BYTES + nx * ny * itemsize > size_bytes
+            too_big = HEADER_BYTES + ny * _row_bytes(nx, mode) > size_bytes
             candidates.append((too_big, order != stamped, nx, order))
     if not candidates:
         sizes = struct.unpack_from(f"{stamped or '<'}4i", raw)
@@ -159,6 +182,11 @@ def _byte_order(raw: bytes, size_bytes: int, path: Path) -> str:
     return min(candidates)[3]
 
 
+def _row_bytes(nx: int, mode: int) -> int:
+    """Return the bytes of one row of an image."""
+    return (nx + 1) // 2 if mode == _FOUR_BITS else nx * np.dtype(_DTYPES.get(mode, "f4")).itemsize
+
+
 def _parse_header(raw: bytes, order: str, size_bytes: int, path: Path) -> MrcHeader:
     """Return the header of 1024 raw bytes in a known byte order."""
     nx, ny, nz, mode = struct.unpack_from(f"{order}4i", raw)
@@ -167,6 +195,7 @@ def _parse_header(raw: bytes, order: str, size_bytes: int, path: Path) -> MrcHea
     mx = struct.unpack_from(f"{order}i", raw, 28)[0]
     cell_x_ang = struct.unpack_from(f"{order}f", raw, 40)[0]
     axes = struct.unpack_from(f"{order}3i", raw, 64)
+    least, most = struct.unpack_from(f"{order}2f", raw, 76)
     ispg, extended_bytes = struct.unpack_from(f"{order}2i", raw, 88)
     imod_stamp, imod_flags = struct.unpack_from(f"{order}2i", raw, 152)
     if nz <= 0 or extended_bytes < 0:
@@ -174,12 +203,21 @@ def _parse_header(raw: bytes, order: str, size_bytes: int, path: Path) -> MrcHea
             f"{path}: the header says {nz} sections and an extended header of {extended_bytes} "
             "bytes; it is damaged, write the file again"
         )
-    unsigned = mode == 0 and imod_stamp == _IMOD_STAMP and not imod_flags & 1
+    of_imod = mode == 0 and imod_stamp == _IMOD_STAMP
+    if of_imod and imod_flags & _IMOD_TWO_IN_A_BYTE:
+        raise InputError(
+            f"{path}: holds two 4-bit values in a byte of mode 0 (IMOD's flag); convert it with "
+            "`newstack -mode 1 IN OUT` (IMOD)"
+        )
+    in_range = mode == 0 and least >= 0 and 127 < most < 256
+    unsigned = not imod_flags & _IMOD_SIGNED if of_imod else in_range
     dtype = np.dtype("u1" if unsigned else order + _DTYPES[mode])
-    frame_bytes = nx * ny * dtype.itemsize
+    frame_bytes = ny * _row_bytes(nx, mode)
     data_offset = HEADER_BYTES + extended_bytes
     whole = max(0, size_bytes - data_offset) // frame_bytes
-    pixel_size_ang = cell_x_ang / mx if mx > 0 and np.isfinite(cell_x_ang) else 0.0
+    pixel_size_ang = cell_x_ang / mx if mx > 0 else 0.0
+    if not _PIXEL_SIZES_ANG[0] <= pixel_size_ang <= _PIXEL_SIZES_ANG[1]:  # NaN, too
+        pixel_size_ang = 0.0
     return MrcHeader(
         path=path,
         nx=nx,
@@ -188,7 +226,7 @@ def _parse_header(raw: bytes, order: str, size_bytes: int, path: Path) -> MrcHea
         mode=mode,
         dtype=dtype,
         data_offset=data_offset,
-        pixel_size_ang=max(0.0, pixel_size_ang),
+        pixel_size_ang=pixel_size_ang,
         frame_bytes=frame_bytes,
         whole_images=min(nz, whole),
         is_volume=ispg != 0 and nx == ny == nz,
@@ -286,9 +324,13 @@ def _read_run(descriptor: int, header: MrcHeader, first: int, out: NDArray[np.fl
     if header.dtype == np.dtype("=f4"):
         _fill(descriptor, offset, out, header.path)
         return
-    raw = np.empty(out.shape, header.dtype)
+    row_items = header.frame_bytes // header.ny // header.dtype.itemsize
+    raw = np.empty((*out.shape[:2], row_items), header.dtype)
     _fill(descriptor, offset, raw, header.path)
-    if header.mode == 12:
+    if header.mode == _FOUR_BITS:
+        out[..., 0::2] = raw & 15
+        out[..., 1::2] = raw[..., : header.nx // 2] >> 4
+    elif header.mode == 12:
         _copy_float16(raw, out)
     else:
         np.copyto(out, raw)

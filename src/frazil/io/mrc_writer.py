@@ -25,7 +25,7 @@ def write_volume(path: Path, volume: ArrayLike, pixel_size_ang: float) -> None:
     data = np.ascontiguousarray(volume, dtype="<f4")
     if data.ndim != 3 or not data.size:
         raise ValueError(f"a volume (nz, ny, nx) is wanted, not {data.shape}")
-    statistics = _Statistics()
+    statistics = Statistics()
     statistics.add(data)
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
         file.write(_header_bytes(data.shape, pixel_size_ang, statistics, ispg=1))
@@ -54,7 +54,7 @@ class StackWriter:
         self.count = count
         self.written = 0
         self._pixel_size_ang = pixel_size_ang
-        self._statistics = _Statistics()
+        self._statistics = Statistics()
         self._session: AbstractContextManager[BinaryIO] | None = None
         self._file: BinaryIO | None = None
 
@@ -109,7 +109,7 @@ class StackWriter:
             file.write(_header_bytes(shape, self._pixel_size_ang, self._statistics, ispg=0))
 
 
-class _Statistics:
+class Statistics:
     """Running minimum, maximum, mean and standard deviation of all pixels (finite or not)."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class _Statistics:
 
 
 def _header_bytes(
-    shape: tuple[int, ...], pixel_size_ang: float, statistics: _Statistics, ispg: int
+    shape: tuple[int, ...], pixel_size_ang: float, statistics: Statistics, ispg: int
 ) -> bytes:
     """Return the 1024 bytes of a little-endian float32 header for data of shape (nz, ny, nx)."""
     nz, ny, nx = shape

@@ -13,30 +13,31 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError
 from frazil.io.cryosparc import CsColumns, check_positive
+from frazil.io.outputs import check_output
 from frazil.io.parse import (
     box_of,
     box_warning,
     check_even,
-    check_output,
     check_some,
     differ,
-    states,
-    states_pixel_size,
 )
 from frazil.io.parse_settings import CtfCsSettings, CtfStarSettings
 from frazil.io.particles import CTF_COLUMNS
 from frazil.io.pickles import write_pickle
 from frazil.io.star import particles_from_star, read_star
+from frazil.io.star_labels import (
+    dialect_of,
+    pixel_size_labels,
+    states,
+    states_pixel_size,
+)
 
-# Column of the table: (label, flag that supplies it instead, or "").
-_STAR = {
-    "defocus_u_ang": ("_rlnDefocusU", ""),
-    "defocus_v_ang": ("_rlnDefocusV", ""),
-    "astigmatism_deg": ("_rlnDefocusAngle", ""),
-    "voltage_kv": ("_rlnVoltage", "--kv"),
-    "cs_mm": ("_rlnSphericalAberration", "--cs"),
-    "amplitude_contrast": ("_rlnAmplitudeContrast", "-w"),
-    "phase_shift_deg": ("_rlnPhaseShift", "--ps"),
+# The flag that supplies a column of the table instead.
+_FLAGS = {
+    "voltage_kv": "--kv",
+    "cs_mm": "--cs",
+    "amplitude_contrast": "-w",
+    "phase_shift_deg": "--ps",
 }
 # In the order of CTF_COLUMNS: field, and whether it is in rad.
 _CS = (
@@ -88,7 +89,7 @@ def write_ctf(settings: CtfStarSettings | CtfCsSettings) -> ParsedCtf:
 
 
 def ctf_from_star(settings: CtfStarSettings) -> ParsedCtf:
-    """Return the CTF parameters of a RELION .star file, row by row.
+    """Return the CTF parameters of a .star file of RELION or cisTEM, row by row.
 
     Columns: box px, A/px, defocus U A, defocus V A, astigmatism angle deg, kV, Cs mm, amplitude
     contrast, phase shift deg. Pixel size and microscope are those of each row's optics group; a
@@ -108,19 +109,16 @@ def ctf_from_star(settings: CtfStarSettings) -> ParsedCtf:
     values: dict[str, Any] = {"box": _given(settings.box_px, box_px, where, lines, path)}
     sizes = table.rows["pixel_size_ang"]
     if not np.isfinite(sizes).all() and settings.pixel_size_ang is None:
-        raise InputError(
-            f"{path}: no column _rlnImagePixelSize (or _rlnMagnification with "
-            "_rlnDetectorPixelSize); give --Apix"
-        )
+        raise InputError(f"{path}: no column {pixel_size_labels(star)}; give --Apix")
     values["size"] = _override("--Apix", settings.pixel_size_ang, sizes if stated else None, lines)
-    missing = []
+    missing, labels = [], dialect_of(star.particles).ctf
     for name in CTF_COLUMNS:
-        label, flag = _STAR[name]
+        label, flag = labels[name], _FLAGS.get(name, "")
         given = getattr(settings, name, None)
         unsaid = name == "phase_shift_deg" and not states(star, label)
         found = table.rows[name] if np.isfinite(table.rows[name]).all() and not unsaid else None
         if unsaid and given is None:
-            lines.append("note: no _rlnPhaseShift in the file, taken as 0 (--ps gives another)")
+            lines.append(f"note: no {label} in the file, taken as 0 (--ps gives another)")
             values[name] = 0.0
         elif given is None and found is None:
             missing.append(f"{label} (or give {flag})" if flag else label)
@@ -140,6 +138,7 @@ def ctf_from_cs(settings: CtfCsSettings) -> ParsedCtf:
     """
     columns = CsColumns(Path(settings.input))
     check_some(len(columns), settings.input)
+    columns.load(["blob/shape", "blob/psize_A", *(field for field, _ in _CS)])
     lines = [f"{len(columns)} particles"]
     shape = columns.get("blob/shape")
     found_px = None if shape is None else int(shape[0, 0])

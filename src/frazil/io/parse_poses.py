@@ -9,29 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from frazil.errors import InputError
-from frazil.geometry.rotations import from_cryosparc
-from frazil.io.cryosparc import CsAlignment, CsColumns, read_alignment
+from frazil.io.cryosparc import CsAlignment, CsColumns, read_alignment, rotations_of
+from frazil.io.cryosparc_groups import find_cs_files
+from frazil.io.outputs import check_output
 from frazil.io.parse import (
     DIFFERENT,
     box_of,
     box_warning,
     check_even,
-    check_output,
     check_some,
     differ,
-    states_pixel_size,
 )
 from frazil.io.parse_settings import PoseCsSettings, PoseStarSettings
 from frazil.io.pickles import write_pickle
-from frazil.io.star import StarFile, StarTable, particles_from_star, read_star
+from frazil.io.star import StarFile, particles_from_star, read_star
+from frazil.io.star_labels import Dialect, dialect_of, pixel_size_labels, states_pixel_size
+from frazil.io.star_table import StarTable
 
-_ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
-_SHIFTS_ANG = ("_rlnOriginXAngst", "_rlnOriginYAngst")
-_SHIFTS_PX = ("_rlnOriginX", "_rlnOriginY")
 _HETREFINE_SCALE = 2  # older heterogeneous refinements wrote shifts at half the sampling
 
 
@@ -66,7 +63,7 @@ def _write(out: Path, parse: Any) -> tuple[str, ...]:
 
 
 def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
-    """Return the poses of a RELION .star file.
+    """Return the poses of a .star file of RELION or cisTEM.
 
     Shifts in A (_rlnOriginX/YAngst) are divided by pixel size times box, each row by the pixel
     size of its own optics group; shifts in pixels (_rlnOriginX/Y) by the box. Shifts that the file
@@ -82,18 +79,19 @@ def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
     star = read_star(path)
     particles = star.particles
     check_some(len(particles), settings.input)
-    missing = [label for label in _ANGLES if label not in particles]
+    dialect = dialect_of(particles)
+    missing = [label for label in dialect.angles if label not in particles]
     if missing:
         raise InputError(
             f"{path}: data_{particles.name} has no column {', '.join(missing)}, so no poses; give "
             "the .star of a refinement"
         )
-    kind = _shift_columns(particles)
+    kind = _shift_columns(particles, dialect)
     # Shifts in pixels need no pixel size: with 1 A/px they pass through as they are.
     stated = states_pixel_size(star)
-    override = 1.0 if kind == _SHIFTS_PX else (None if stated else settings.pixel_size_ang)
+    override = 1.0 if kind == dialect.shifts_px else (None if stated else settings.pixel_size_ang)
     table = particles_from_star(path, pixel_size_ang=override)
-    angles = particles.numbers(_ANGLES)[0]
+    angles = particles.numbers(dialect.angles)[0]
     lines = [
         f"{len(table)} particles",
         f"row 0: rot, tilt, psi = {_vector(angles, '.5f')} deg",
@@ -101,11 +99,13 @@ def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
     ]
     shift = np.zeros((len(table), 2))
     if not kind:
-        lines.append("note: the file has no shifts (_rlnOriginX/YAngst): they are written as zeros")
+        lines.append(
+            f"note: the file has no shifts ({dialect.shifts_ang[0]}): they are written as zeros"
+        )
     elif np.any(table.rows["shift_ang"]):
         box_px = _star_box(settings, *box_of(table), lines)
         values = table.rows["shift_ang"].astype(np.float64)
-        if kind == _SHIFTS_PX:
+        if kind == dialect.shifts_px:
             if settings.pixel_size_ang:
                 lines.append("note: shifts are in pixels, so --Apix is not needed")
             shift = values / box_px
@@ -123,9 +123,9 @@ def poses_from_star(settings: PoseStarSettings) -> ParsedPoses:
     return _finished(table.rows["rotation"], shift, lines)
 
 
-def _shift_columns(particles: StarTable) -> tuple[str, str] | None:
+def _shift_columns(particles: StarTable, dialect: Dialect) -> tuple[str, str] | None:
     """Return the columns of the shifts, None without any; InputError when only one is there."""
-    for pair in (_SHIFTS_ANG, _SHIFTS_PX):
+    for pair in dialect.shift_pairs:
         there = [label for label in pair if label in particles]
         if len(there) == 1:
             raise InputError(
@@ -163,8 +163,8 @@ def _star_pixel_sizes(
     if given is None:
         if not np.isfinite(found_ang).all():
             raise InputError(
-                f"{settings.input}: shifts are in A, and there is no column _rlnImagePixelSize (or "
-                "_rlnMagnification with _rlnDetectorPixelSize); give --Apix"
+                f"{settings.input}: shifts are in A, and there is no column "
+                f"{pixel_size_labels(star)}; give --Apix"
             )
         return found_ang
     if states_pixel_size(star):
@@ -189,9 +189,10 @@ def poses_from_cs(settings: PoseCsSettings) -> ParsedPoses:
     InputError : no poses, a value that is not a number, or an unknown box; names field or flag.
     """
     check_even(settings.box_px)
-    columns = CsColumns(Path(settings.input))
+    class_index = 0 if settings.abinit and settings.class_index is None else settings.class_index
+    columns = CsColumns(find_cs_files(Path(settings.input), class_index))
     check_some(len(columns), settings.input)
-    alignment = read_alignment(columns, settings.abinit)
+    alignment = read_alignment(columns, class_index)
     if alignment is None:
         raise InputError(
             f"{settings.input}: no field alignments3D/pose; give the particles of a refinement, "
@@ -199,12 +200,11 @@ def poses_from_cs(settings: PoseCsSettings) -> ParsedPoses:
         )
     for what, field in (("pose", alignment.rotation_vector), ("shift", alignment.shift_px)):
         _check_finite(field, what, settings.input)
-    rotation = from_cryosparc(torch.from_numpy(alignment.rotation_vector)).float().numpy()
-    field_name = "alignments_class_0" if settings.abinit else "alignments3D"
+    rotation = rotations_of(alignment.rotation_vector)
     vector = _vector(alignment.rotation_vector[0])
     lines = [
         f"{len(rotation)} particles",
-        f"row 0: {field_name}/pose = {vector} rad",
+        f"row 0: {alignment.field}/pose = {vector} rad",
         *_matrix_lines(rotation),
     ]
     shift, said = _cs_shifts(alignment, columns, settings)
@@ -215,6 +215,8 @@ def _cs_shifts(
     alignment: CsAlignment, columns: CsColumns, settings: PoseCsSettings
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return (N, 2) shifts as fractions of the box, and lines on their arithmetic."""
+    columns.load(["blob/psize_A", "blob/shape"])
+    shift_px = alignment.shift_px.astype(np.float64)
     psize, blob = alignment.psize_ang, columns.get("blob/psize_A")
     shape = columns.get("blob/shape")
     box = None if shape is None else shape[:, 0].astype(np.float64)  # (N,)
@@ -222,17 +224,20 @@ def _cs_shifts(
     lines: list[str] = []
     if psize is not None and blob is not None:
         with np.errstate(divide="ignore", invalid="ignore"):  # checked below, with the row
-            ratio = psize / blob.astype(np.float64)
+            ratio = psize.astype(np.float64) / blob.astype(np.float64)
         if settings.hetrefine and settings.box_px is None:
             lines.append("note: --hetrefine changes nothing here, alignments3D/psize_A is known")
     elif psize is None:
-        ratio = np.full(len(alignment.shift_px), scale)
+        ratio = np.full(len(shift_px), scale)
         if settings.box_px is None:
             lines.append("note: no alignments3D/psize_A: shifts are taken in pixels of the images")
     else:
-        ratio, box = psize, None  # without blob/psize_A the box in A is not known
+        ratio, box = (
+            psize.astype(np.float64),
+            None,
+        )  # without blob/psize_A the box in A is not known
     _check_finite(ratio, "pixel size", settings.input)
-    by_file = None if box is None else alignment.shift_px * (ratio / box)[:, None]
+    by_file = None if box is None else shift_px * (ratio / box)[:, None]
     if settings.box_px is None:
         if by_file is None or box is None:
             raise InputError(
@@ -241,10 +246,10 @@ def _cs_shifts(
             )
         lines.append(_by_file_line(alignment, blob, box, by_file))
         return by_file, lines
-    by_flag = alignment.shift_px * scale / settings.box_px
+    by_flag = shift_px * scale / settings.box_px
     times = f" x {scale:g}" if scale != 1 else ""
     lines.append(
-        f"row 0: shift {_vector(alignment.shift_px[0])} px{times} / {settings.box_px} px = "
+        f"row 0: shift {_vector(shift_px[0])} px{times} / {settings.box_px} px = "
         f"{_vector(by_flag[0])} of the box"
     )
     if by_file is not None and box is not None:
@@ -277,7 +282,7 @@ def _by_file_line(
     )
 
 
-def _check_finite(values: NDArray[np.float64], what: str, path: str) -> None:
+def _check_finite(values: NDArray[np.floating[Any]], what: str, path: str) -> None:
     """Raise InputError naming the first row (0-based) that holds no number."""
     finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if not finite.all():

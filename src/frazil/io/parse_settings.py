@@ -8,7 +8,7 @@ from typing import Annotated
 from frazil.settings import Settings, option
 
 _Star = Annotated[str, option("input", help="RELION .star file")]
-_Cs = Annotated[str, option("input", help="cryoSPARC .cs file")]
+_Cs = Annotated[str, option("input", help="cryoSPARC .cs, .csg or job folder")]
 _PosePkl = Annotated[
     str, option("-o", "--outpkl", metavar="PKL", help="poses to write, e.g. pose.pkl")
 ]
@@ -50,7 +50,13 @@ class PoseCsSettings(Settings, frozen=True, kw_only=True):
             ge=2,
         ),
     ] = None
-    abinit: Annotated[bool, option("--abinit", help="poses of an ab-initio job (class 0)")] = False
+    abinit: Annotated[
+        bool, option("--abinit", help="poses of an ab-initio job: --class 0 where none is given")
+    ] = False
+    class_index: Annotated[
+        int | None,
+        option("--class", metavar="N", help="poses of this class, where each has its own", ge=0),
+    ] = None
     hetrefine: Annotated[
         bool,
         option("--hetrefine", help="heterogeneous refinement: double shifts whose scale is unsaid"),

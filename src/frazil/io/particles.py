@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from frazil.errors import InputError
 from frazil.geometry.ctf import CTF_COLUMNS as CTF_PARAMETERS
+from frazil.io.paths import NO_HINTS, Places
 
 PARTICLE_DTYPE = np.dtype(
     [
@@ -52,6 +53,31 @@ FLAG_CLIPPED = 2
 """Coefficients were clipped by the store's precision."""
 FLAG_CONSTANT = 4
 """All pixels of the image are equal."""
+FLAG_OUTLIER = 8
+"""The image is far from all others of its optics group, see `frazil.preprocess.screening`."""
+FLAG_LEFT_OUT = 16
+"""The row is bad and is not used, because --drop-bad was given."""
+
+FLAGS = {
+    "nonfinite": FLAG_NONFINITE,
+    "clipped": FLAG_CLIPPED,
+    "constant": FLAG_CONSTANT,
+    "outlier": FLAG_OUTLIER,
+    "left_out": FLAG_LEFT_OUT,
+}
+"""Names of the flags, as they are shown and kept in manifests."""
+FLAGS_BAD = FLAG_NONFINITE | FLAG_CONSTANT | FLAG_OUTLIER
+"""What --strict refuses and --drop-bad leaves out. A clipped image is as good as any other."""
+FLAGS_UNUSED = FLAG_NONFINITE | FLAG_LEFT_OUT
+"""Rows with one of these are never used."""
+
+
+def unused_reasons(flags: NDArray[np.uint32]) -> dict[str, int]:
+    """Return why rows with FLAGS_UNUSED are not used, each under one reason -> rows."""
+    nonfinite = flags & FLAG_NONFINITE > 0
+    left_out = (flags & FLAG_LEFT_OUT > 0) & ~nonfinite
+    return {"non-finite": int(nonfinite.sum()), "--drop-bad": int(left_out.sum())}
+
 
 CTF_COLUMNS = CTF_PARAMETERS[1:]
 """Columns of the CTF in the order of cryoDRGN's ctf.pkl, whose columns 0 and 1 are box and A/px."""
@@ -59,14 +85,14 @@ CTF_COLUMNS = CTF_PARAMETERS[1:]
 
 def empty_rows(n: int) -> NDArray[np.void]:
     """Return (n,) rows of PARTICLE_DTYPE in which everything is unknown and no flag is set."""
-    rows = np.zeros(n, PARTICLE_DTYPE)
+    row = np.zeros(1, PARTICLE_DTYPE)
     for name in PARTICLE_DTYPE.names or ():
         kind = PARTICLE_DTYPE[name].base.kind
         if kind == "f":
-            rows[name] = np.nan
+            row[name] = np.nan
         elif kind == "i":
-            rows[name] = -1
-    return rows
+            row[name] = -1
+    return np.repeat(row, n)
 
 
 @dataclass(frozen=True)
@@ -77,12 +103,15 @@ class ParticleTable:
     ----------
     rows : (N,) of PARTICLE_DTYPE.
     sources : absolute paths of the stacks, indexed by the column `source`.
-    box_px : box of the source images in pixels, None when unknown. Of Fourier images (domain
-        "hartley", side D+1) it is D.
+    box_px : box of the source images in pixels, None when unknown or of several sizes. Of Fourier
+        images (domain "hartley", side D+1) it is D.
+    boxes_px : box of each source that the metadata state; empty when they state none.
     optics_groups, groups : names that the columns `optics_group` and `group` index.
     blob_sign : cryoSPARC's blob/sign, -1 when particles are dark; None when unknown or mixed.
     origin : the file that the table came from, as the user gave it.
+    places : where the user says that stacks are.
     notes : lines worth telling the user.
+    provenance : lines that say which file and column each quantity came from.
     """
 
     rows: NDArray[np.void]
@@ -92,11 +121,16 @@ class ParticleTable:
     groups: tuple[str, ...] = ()
     blob_sign: int | None = None
     origin: str = ""
+    places: Places = NO_HINTS
     notes: tuple[str, ...] = ()
+    provenance: tuple[str, ...] = ()
+    boxes_px: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows.dtype != PARTICLE_DTYPE or self.rows.ndim != 1:
             raise TypeError(f"rows must be (N,) of PARTICLE_DTYPE, found {self.rows.dtype}")
+        if self.boxes_px and len(self.boxes_px) != len(self.sources):
+            raise ValueError(f"{len(self.boxes_px)} boxes given for {len(self.sources)} sources")
 
     def __len__(self) -> int:
         return len(self.rows)

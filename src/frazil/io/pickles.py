@@ -32,6 +32,8 @@ _BROKEN = (
     RecursionError,
 )
 _ORTHOGONAL_TOLERANCE = 1e-3
+# Some particles end beyond half the box in any refinement; more do when shifts are in pixels.
+_MOST_FAR_SHIFTS = 0.01
 
 
 class _NdarrayName:
@@ -154,10 +156,14 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:120]
 
 
-def write_pickle(path: Path, value: Any) -> None:
-    """Write numpy arrays, or containers of them, as a pickle that cryoDRGN reads (protocol 4)."""
+def write_pickle(path: Path, *values: Any) -> None:
+    """Write numpy arrays, or containers of them, as a pickle that cryoDRGN reads (protocol 4).
+
+    Several values become consecutive pickles of one file (see `read_all_pickles`).
+    """
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-        pickle.dump(value, file, protocol=4)
+        for value in values:
+            pickle.dump(value, file, protocol=4)
 
 
 def read_poses(
@@ -197,13 +203,22 @@ def read_poses(
         raise InputError(f"{path}: shifts {(len(rotation), 2)} wanted, found {shift.shape}")
     _check_finite(shift, path, "shift")
     far = np.flatnonzero((np.abs(shift) > 1).any(axis=1))
-    if far.size:
+    beyond_half = far_shifts(shift)
+    if far.size or len(beyond_half) > _MOST_FAR_SHIFTS * len(shift):
+        row = int((far if far.size else beyond_half)[0])
+        than = "the box" if far.size else "half the box"
         raise InputError(
-            f"{path}: row {far[0]} (0-based) has a shift of {shift[far[0]]}, more than the box; "
-            "shifts must be fractions of the box, not pixels: make the file again with frazil "
-            "parse_pose_star or parse_pose_csparc"
+            f"{path}: row {row} (0-based) has a shift of {shift[row]}, more than {than} "
+            f"({len(beyond_half)} of {len(shift)} rows are beyond half of it); shifts must be "
+            "fractions of the box, not pixels: make the file again with frazil parse_pose_star or "
+            "parse_pose_csparc"
         )
     return rotation, shift
+
+
+def far_shifts(shift: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the rows whose shift (N, 2), a fraction of the box, is more than half of it."""
+    return np.flatnonzero((np.abs(shift) > 0.5).any(axis=1))
 
 
 def read_ctf(path: Path, n: int | None = None) -> NDArray[np.float64]:
@@ -257,6 +272,11 @@ def read_indices(path: Path, mask_length: int | None = None) -> NDArray[np.int64
     InputError : not a list of integers, empty, or a mask of another length.
     """
     path = Path(path)
+    if path.suffix == ".sel":
+        raise InputError(
+            f"{path}: knows particles by identity, row numbers are wanted here; make them with "
+            "frazil select FILE --and SEL -o ind.pkl"
+        )
     rows = _load_rows(path)
     if rows.dtype == bool and rows.ndim == 1:
         if mask_length not in (None, len(rows)):
@@ -352,9 +372,17 @@ def _check_rotations(rotation: NDArray[np.float64], path: Path) -> None:
     """Raise InputError naming the first matrix that is not a proper rotation."""
     gram = rotation @ rotation.transpose(0, 2, 1)
     error = np.abs(gram - np.eye(3)).max(axis=(1, 2), initial=0.0)
-    bad = np.flatnonzero((error > _ORTHOGONAL_TOLERANCE) | (np.linalg.det(rotation) < 0))
+    bad = np.flatnonzero(error > _ORTHOGONAL_TOLERANCE)
     if bad.size:
         raise InputError(
             f"{path}: row {bad[0]} (0-based) is no rotation matrix (R R^T differs from 1 by "
-            f"{error[bad[0]]:.2g}, or it mirrors); make the file again from the original"
+            f"{error[bad[0]]:.2g}; {bad.size} of {len(rotation)} rows); make the file again from "
+            "the original"
+        )
+    bad = np.flatnonzero(np.linalg.det(rotation) < 0)
+    if bad.size:
+        raise InputError(
+            f"{path}: row {bad[0]} (0-based) mirrors (determinant -1; {bad.size} of "
+            f"{len(rotation)} rows): no rotation turns a particle into its mirror image; make the "
+            "file again from the original"
         )

@@ -64,6 +64,7 @@ def copy_rows(
     rows: ArrayLike,
     replace: Columns | None = None,
     tables: Mapping[str, Columns] | None = None,
+    append: Columns | None = None,
 ) -> None:
     """Copy a STAR file, keeping only the given particle rows, in the given order.
 
@@ -78,6 +79,7 @@ def copy_rows(
     replace : label -> n values, which replace those of the kept rows.
     tables : table name -> label -> one value per row, for the other tables (e.g. a new
         _rlnImagePixelSize in "optics").
+    append : label -> n values, new columns behind the last one; NaN is written as nan.
 
     Raises
     ------
@@ -91,8 +93,17 @@ def copy_rows(
         raise InputError(
             f"{path}: rows {kept.min()} to {kept.max()} wanted, it has {len(particles)} particles"
         )
+    if not particles.is_loop and kept.tolist() != [0]:
+        raise InputError(
+            f"{path}: its one particle without loop_ can only be copied whole, not {len(kept)} rows"
+        )
     if particles.name in (tables or {}):
         raise InputError(f"{path}: data_{particles.name} holds the particles; use `replace` for it")
+    for label in append or {}:
+        if label in particles:
+            raise InputError(f"{path}: has a column {label} already; use `replace` for it")
+    if append and not particles.is_loop:
+        raise InputError(f"{path}: its particles are no table (loop_), no column can be added")
     edits = [(particles, kept, replace or {})]
     for name, columns in (tables or {}).items():
         table = star.block(name)
@@ -106,9 +117,42 @@ def copy_rows(
         position = 0
         for table, chosen, columns in edits:
             _copy_bytes(source, file, position, table.start)
-            file.writelines(_edited_rows(source, table, chosen, columns))
+            lines = _edited_rows(source, table, chosen, columns)
+            if append and table is particles:
+                file.writelines(_new_labels(source, table, append))
+                lines = _appended(lines, table, append)
+            file.writelines(lines)
             position = table.stop
         _copy_bytes(source, file, position, Path(path).stat().st_size)
+
+
+def split_rows(path: Path, parts: Mapping[Path, ArrayLike]) -> None:
+    """Write one copy of a STAR file for each part, with only its particle rows, as `copy_rows`.
+
+    Parameters
+    ----------
+    path : STAR file to copy; it is scanned once, however many parts there are.
+    parts : file to write -> (n,) particle rows, 0-based and in range.
+    """
+    particles = read_star(Path(path)).particles
+    size = Path(path).stat().st_size
+    with Path(path).open("rb") as source:
+        offsets = _row_offsets(source, particles)
+        for out, rows in parts.items():
+            with atomic_path(Path(out)) as temporary, temporary.open("wb") as file:
+                _copy_bytes(source, file, 0, particles.start)
+                file.writelines(_raw_rows(source, offsets, np.asarray(rows)))
+                _copy_bytes(source, file, particles.stop, size)
+
+
+def _raw_rows(
+    source: BinaryIO, offsets: NDArray[np.int64], rows: NDArray[np.int64]
+) -> Iterator[bytes]:
+    """Yield the lines of some rows, each with a line end."""
+    for row in rows.tolist():
+        source.seek(offsets[row])
+        line = source.readline()
+        yield line if line.endswith(b"\n") else line + b"\n"
 
 
 def _copy_bytes(source: BinaryIO, out: BinaryIO, start: int, stop: int) -> None:
@@ -137,11 +181,25 @@ def _edited_rows(
         zip(*texts, strict=True) if texts else repeat((), len(rows))
     )
     finders = [_finder(table, place) for place in places]
-    for row, new in zip(rows.tolist(), replaced, strict=True):
-        source.seek(offsets[row])
-        raw = source.readline()
-        line = _edited_line(raw, [find(raw) for find in finders], new)
-        yield line if line.endswith(b"\n") else line + b"\n"
+    for raw, new in zip(_raw_rows(source, offsets, rows), replaced, strict=True):
+        yield _edited_line(raw, [find(raw) for find in finders], new)
+
+
+def _new_labels(source: BinaryIO, table: StarTable, columns: Columns) -> Iterator[bytes]:
+    """Yield the label lines of new columns, with the line ends of the table."""
+    source.seek(table.start)
+    end = b"\r\n" if source.readline().endswith(b"\r\n") else b"\n"
+    for number, label in enumerate(columns, start=len(table.names) + 1):
+        yield f"_{label.removeprefix('_')} #{number}".encode() + end
+
+
+def _appended(lines: Iterator[bytes], table: StarTable, columns: Columns) -> Iterator[bytes]:
+    """Yield rows with the values of new columns behind their last value."""
+    texts = [_texts(values, label, table.path, True) for label, values in columns.items()]
+    for line, values in zip(lines, zip(*texts, strict=True), strict=True):
+        stop = token_spans(line)[-1][1] if b"#" in line else len(line.rstrip())
+        new = "".join(f" {value}" for value in values).encode("utf-8", "surrogateescape")
+        yield line[:stop] + new + line[stop:]
 
 
 def _edited_pairs(
@@ -175,7 +233,7 @@ def _row_offsets(source: BinaryIO, table: StarTable) -> NDArray[np.int64]:
 
 def _finder(table: StarTable, place: int) -> Callable[[bytes], tuple[int, int]]:
     """Return what finds (start, stop) of the value at `place` in a raw row."""
-    if table.quoted:
+    if table.irregular:
         return lambda line: token_spans(line)[place]
     pattern = re.compile(rb"\s*(?:\S+\s+){%d}(\S+)" % place)
 
@@ -195,15 +253,17 @@ def _edited_line(line: bytes, spans: Sequence[tuple[int, int]], values: Sequence
     return line
 
 
-def _texts(values: Sequence[Any] | NDArray[Any], label: str, path: Path) -> list[str]:
-    """Return values as they stand in a STAR file."""
+def _texts(
+    values: Sequence[Any] | NDArray[Any], label: str, path: Path, nan: bool = False
+) -> list[str]:
+    """Return values as they stand in a STAR file; NaN is refused unless `nan`."""
     if len(values) and isinstance(values[0], str):
         return [_quoted(value, label, path) for value in values]
     array = np.asarray(values)
     if array.dtype.kind in "iu":
         return [str(value) for value in array.tolist()]
     if array.dtype.kind == "f":
-        bad = np.flatnonzero(~np.isfinite(array))
+        bad = np.flatnonzero(np.isinf(array) if nan else ~np.isfinite(array))
         if bad.size:
             raise InputError(f"{path}: row {bad[0]} (0-based) of {label} is not a finite number")
         text: list[str] = array.astype("U32").tolist()

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from frazil.errors import InputError, MissingFileError
-from frazil.io.mrc import MrcHeader, read_header
-from frazil.io.particles import ParticleTable, empty_rows
-from frazil.io.paths import resolve_path
+from frazil.errors import CorruptDataError, InputError, MissingFileError
+from frazil.io.mrc import MrcHeader, read_header, read_headers
+from frazil.io.particles import PARTICLE_DTYPE, ParticleTable, empty_rows
+from frazil.io.paths import NO_HINTS, Places, missing_message, resolve_stacks
+
+_ANY_TABLE_BYTES = 64 << 20
 
 
 def read_list(path: Path) -> list[str]:
@@ -34,10 +36,10 @@ def read_list(path: Path) -> list[str]:
     return names
 
 
-def particles_from_txt(path: Path, datadir: Path | None = None) -> ParticleTable:
+def particles_from_txt(path: Path, places: Places = NO_HINTS) -> ParticleTable:
     """Return the images of all listed stacks, in the order of the list.
 
-    Names are relative to the list's folder (or to `datadir`, tried first). A stack named twice
+    Names are relative to the list's folder (see `frazil.io.paths`). A stack named twice
     gives its images twice. Poses and CTF are unknown; the pixel size is that of the headers.
 
     Raises
@@ -46,10 +48,17 @@ def particles_from_txt(path: Path, datadir: Path | None = None) -> ParticleTable
     """
     path = Path(path)
     names = read_list(path)
-    rows = {name: names.index(name) for name in dict.fromkeys(names)}
-    resolved = {name: str(resolve_path(name, path, datadir, row)) for name, row in rows.items()}
-    headers = {file: read_header(Path(file)) for file in dict.fromkeys(resolved.values())}
-    return table_of_stacks([headers[resolved[name]] for name in names], path)
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name, row)
+    files = resolve_stacks([*rows], path, places)
+    found = read_headers(files)
+    lost = zip(rows.values(), files, found, strict=True)
+    missing = [(row, file) for row, file, header in lost if header is None]
+    if missing:
+        raise MissingFileError(missing_message(path, missing, files, places))
+    headers = {name: header for name, header in zip(rows, found, strict=True) if header}
+    return table_of_stacks([headers[name] for name in names], path)
 
 
 def particles_from_mrc(path: Path) -> ParticleTable:
@@ -59,7 +68,19 @@ def particles_from_mrc(path: Path) -> ParticleTable:
 
 
 def table_of_stacks(headers: list[MrcHeader], origin: Path) -> ParticleTable:
-    """Return the table of every image of the given stacks, in order, repeats included."""
+    """Return the table of every image of the given stacks, in order, repeats included.
+
+    Raises
+    ------
+    CorruptDataError : a header says far more images than the file holds.
+    """
+    for header in headers:
+        table_bytes = header.nz * PARTICLE_DTYPE.itemsize
+        if table_bytes > _ANY_TABLE_BYTES + header.whole_images * header.frame_bytes:
+            raise CorruptDataError(
+                f"{header.path}: the header says {header.nz} images, the file holds "
+                f"{header.whole_images}; copy it again"
+            )
     files = [str(header.path.absolute()) for header in headers]
     sources = tuple(dict.fromkeys(files))
     numbers = {file: number for number, file in enumerate(sources)}
@@ -78,6 +99,14 @@ def table_of_stacks(headers: list[MrcHeader], origin: Path) -> ParticleTable:
         for header in headers
         if header.is_volume
     ]
-    side_px = headers[0].nx
-    box_px = side_px if side_px % 2 == 0 else side_px - 1  # odd: Fourier images of side D+1
-    return ParticleTable(rows, sources, box_px, origin=str(origin), notes=tuple(notes))
+    boxes = {  # odd: Fourier images of side D+1
+        file: header.nx - header.nx % 2 for header, file in zip(headers, files, strict=True)
+    }
+    return ParticleTable(
+        rows,
+        sources,
+        next(iter(boxes.values())) if len(set(boxes.values())) == 1 else None,
+        origin=str(origin),
+        notes=tuple(notes),
+        boxes_px=tuple(boxes.values()),
+    )

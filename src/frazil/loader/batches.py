@@ -6,8 +6,10 @@ order (`order`).
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from torch import Tensor
 from frazil.errors import InputError
 from frazil.geometry.ctf import CTF_COLUMNS
 from frazil.store.records import ParticleRecords
+
+if TYPE_CHECKING:
+    from frazil.loader.compiled import Kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +119,8 @@ class Decoder:
         """Return (B, P) complex64 coefficients of the codes of all bands and scales (B,)."""
         out = torch.empty(len(scale), len(self.step), dtype=torch.float32, device=scale.device)
         on_processor = scale.device.type == "cpu" and codes[0].dtype == torch.int8
-        (decode_in_one_pass if on_processor else decode_anywhere)(codes, self.step, scale, out)
+        in_one_pass = on_processor and compiled_loop().done()
+        (decode_in_one_pass if in_one_pass else decode_anywhere)(codes, self.step, scale, out)
         found = torch.view_as_complex(out.view(len(out), len(self.step) // 2, 2))  # (B, P')
         return found if self.picked is None else found[:, self.picked]
 
@@ -127,12 +133,30 @@ def decode_anywhere(codes: Sequence[Tensor], step: Tensor, scale: Tensor, out: T
 
 def decode_in_one_pass(codes: Sequence[Tensor], step: Tensor, scale: Tensor, out: Tensor) -> None:
     """Do the same for int8 in memory, to the same bits in half the time."""
-    from frazil.loader.compiled import decode_int8  # numba takes a fifth of a second
-
-    column = 0
+    decode_int8, column = compiled_loop().result(), 0
     for band in codes:
         decode_int8(band.numpy(), step.numpy(), scale.numpy(), column, out.numpy())
         column += band.shape[1]
+
+
+@cache
+def compiled_loop() -> "Future[Kernel]":
+    """Return the loop that decodes int8, which a thread imports and compiles from now on.
+
+    That takes half a second, and one and a half on the first use ever: nobody waits for it.
+    """
+
+    def made() -> "Kernel":
+        from frazil.loader.compiled import decode_int8
+
+        one, ones = np.zeros((1, 1), np.int8), np.ones(1, np.float32)
+        decode_int8(one, ones, ones, 0, np.empty((1, 1), np.float32))
+        return decode_int8
+
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(made)
+    pool.shutdown(wait=False)
+    return future
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frazil.errors import BudgetError, InputError
 from frazil.geometry.packing import half_disc
-from frazil.io.particles import FLAG_NONFINITE
+from frazil.io.particles import FLAGS_UNUSED, unused_reasons
 from frazil.loader import order
 from frazil.loader.batches import CodedBatch, Decoder, ParticleBatch, ParticleColumns
 from frazil.loader.cache import CachedBlocks
@@ -49,7 +49,7 @@ class ParticleLoader:
     Attributes
     ----------
     disc, box_px, pixel_size_ang : of the box trained at, which may be smaller than the store's.
-    row_count : selected particles; `excluded` of the selection had non-finite pixels.
+    row_count : particles used; `excluded` (reason -> rows) of the selection are not.
     norm_scale : what coefficients are divided by; default the exact RMS over the disc.
     decoder : makes coefficients of codes.
     """
@@ -255,7 +255,7 @@ class ParticleLoader:
             return self.columns.coded(selection, codes, scale)
 
     def _selection(self, rows: np.ndarray | None) -> np.ndarray:
-        """Return the rows to train: those asked for, without images that are not finite."""
+        """Return the rows to train: those asked for, without those that are never used."""
         count = self.store.count
         selected = np.arange(count) if rows is None else np.asarray(rows)
         if selected.dtype.kind not in "iu" and selected.size:
@@ -269,8 +269,9 @@ class ParticleLoader:
                 f"{self.store.path}: entry {bad[0]} (0-based) of the selection asks for row "
                 f"{selected[bad[0]]}, but there are {count} rows"
             )
-        usable = (self.store.rows["flags"][selected] & FLAG_NONFINITE) == 0
-        self.excluded = int((~usable).sum())
+        flags = self.store.rows["flags"][selected]
+        usable = (flags & FLAGS_UNUSED) == 0
+        self.excluded = unused_reasons(flags)
         if not usable.any():
             raise InputError(f"{self.store.path}: no usable particles in the selection")
         return selected[usable]

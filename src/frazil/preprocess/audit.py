@@ -4,6 +4,7 @@ Owns: which rows are read back, and how far a stored coefficient may be from the
 own: the steps (`steps`) and the codec, which it applies a second time.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,16 @@ class Audit:
         return (
             f"audit: {self.images} images read back, largest error {self.largest_error:.3g} steps"
         )
+
+
+def joined_audits(parts: Iterable[Audit]) -> Audit:
+    """Return what several audits found together."""
+    found = list(parts)
+    return Audit(
+        sum(part.images for part in found),
+        tuple(sorted(row for part in found for row in part.bad_rows)),
+        max((part.largest_error for part in found), default=0.0),
+    )
 
 
 def audited_rows(count: int, seed: int) -> np.ndarray:

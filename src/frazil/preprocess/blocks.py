@@ -4,6 +4,7 @@ Owns: gains, flags and the measured error of a block. Does not own: reading the 
 becomes of the block (`pipeline`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from frazil.geometry.packing import HalfDisc
 from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE
+from frazil.preprocess.screening import band_power, pixel_facts
 from frazil.preprocess.statistics import (
     ShellStatistics,
     constant_images,
@@ -65,7 +67,9 @@ def encode_block(
         few = slice(start, start + ENCODED_TOGETHER)
         packed = packed_coefficients(torch.from_numpy(images[few]), transform)
         power[few] = shell_power(packed, disc)  # (n, D/2)
-        packed[torch.from_numpy(~np.isfinite(power[few].sum(1)))] = 0
+        whole = np.isfinite(power[few].sum(1))
+        if not whole.all():
+            packed[torch.from_numpy(~whole)] = 0
         # float32 is stored as it is.
         facts["gain"][few] = 1 if exact else image_gains(power[few], reference, counts)
         gain = torch.from_numpy(facts["gain"][few].copy())
@@ -77,8 +81,10 @@ def encode_block(
             statistics.error_power += shell_power(error, disc).sum(0)
             statistics.error_images += len(error)
     # 2. Flags.
+    pixel_facts(images, facts)
+    band_power(power, counts, facts)
     finite, clipped = np.isfinite(power.sum(1)), _clipped_images(codes, codec)
-    constant = constant_images(images) | (power.sum(1) == 0)
+    constant = constant_images(images, facts["lowest"] == facts["highest"]) | (power.sum(1) == 0)
     for bit, found in (
         (FLAG_NONFINITE, ~finite),
         (FLAG_CONSTANT, constant),
@@ -90,6 +96,20 @@ def encode_block(
     statistics.images += np.bincount(groups[0][finite], minlength=groups[1])
     statistics.clipped += _clips_per_shell(codes[clipped], disc)
     return Block(codes.numpy(), facts, statistics)
+
+
+def joined_blocks(parts: Sequence[tuple[np.ndarray, Block]]) -> Block:
+    """Return one block of several; `parts` are (places of its images in the whole, block)."""
+    if len(parts) == 1:
+        return parts[0][1]
+    count, first = sum(len(places) for places, _ in parts), parts[0][1]
+    records = np.empty((count, first.records.shape[1]), first.records.dtype)
+    facts = np.empty(count, FACTS_DTYPE)
+    statistics = ShellStatistics.zeros(*first.statistics.power.shape)
+    for places, block in parts:
+        records[places], facts[places] = block.records, block.facts
+        statistics.add(block.statistics)
+    return Block(records, facts, statistics)
 
 
 def _clipped_images(codes: Tensor, codec: Codec) -> Tensor:

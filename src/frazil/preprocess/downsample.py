@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError, OutputExistsError
 from frazil.io.atomic import write_bytes_atomic, write_text_atomic
+from frazil.io.identities import Identities
 from frazil.io.images import ImageSource, open_images, open_particles
 from frazil.io.mrc import StackWriter, read_header, read_volume, write_volume
 from frazil.io.particles import ParticleTable
-from frazil.io.pickles import read_selection
+from frazil.io.selection_file import read_rows
 from frazil.preprocess.downsample_settings import DownsampleSettings
 from frazil.preprocess.inputs import image_fingerprint, used_sources
 from frazil.preprocess.parallel import image_bar, one_torch_thread, ordered_map
@@ -75,8 +76,8 @@ def downsample(settings: DownsampleSettings, say: Say = print) -> list[str]:
     _check_names(settings, out)
     if settings.is_volume:
         return [_downsample_volume(source, out, settings)]
-    table = open_particles(source, _path(settings.datadir), poses=False)
-    rows = _selection(settings, len(table))
+    table = open_particles(source, settings.places(), poses=False)
+    rows = _selection(settings, table)
     table = used_sources(table.take(rows))
     with open_images(table) as images:
         if images.domain == "hartley":
@@ -122,11 +123,16 @@ def _check_names(settings: DownsampleSettings, out: Path) -> None:
         raise InputError(f"--chunk {settings.chunk}: is for .mrcs and .txt output, not -o {out}")
 
 
-def _selection(settings: DownsampleSettings, count: int) -> Rows:
+def _selection(settings: DownsampleSettings, table: ParticleTable) -> Rows:
     """Return the rows of the input to keep, in the order they are given."""
     if settings.ind is None:
-        return np.arange(count)
-    return read_selection(Path(settings.ind), count)
+        return np.arange(len(table))
+    return read_rows(
+        Path(settings.ind),
+        len(table),
+        lambda _: Identities.of(table.rows, table.sources),
+        table.origin,
+    )
 
 
 def _plan_stacks(out: Path, count: int, chunk: int | None) -> StackPlan:
@@ -201,7 +207,7 @@ def write_stacks(
         done = ordered_map(work, parts, settings.max_threads)
         for number, results in groupby(done, key=lambda result: result[0]):
             path, rows = todo[number]
-            pixel_size_ang = _pixel_size(table, rows) * factor
+            pixel_size_ang = shared_pixel_size(table, rows) * factor
             if not pixel_size_ang:
                 unscaled.append(path)
             with StackWriter(path, (box_px, box_px), len(rows), pixel_size_ang) as writer:
@@ -306,7 +312,7 @@ def _remove_leftovers(plan: StackPlan) -> None:
                 file.unlink(missing_ok=True)
 
 
-def _pixel_size(table: ParticleTable, rows: Rows) -> float:
+def shared_pixel_size(table: ParticleTable, rows: Rows) -> float:
     """Return the pixel size in A that some rows share; 0.0 when it is unknown or differs."""
     sizes = table.rows["pixel_size_ang"][rows]
     if np.isnan(sizes).all():

@@ -6,10 +6,11 @@ Owns: the fields and their help. Does not own: the work (`frazil.preprocess.down
 import os
 from typing import Annotated
 
-from frazil.settings import Settings, option
+from frazil.io.paths import PlaceSettings
+from frazil.settings import option
 
 
-class DownsampleSettings(Settings, frozen=True, kw_only=True):
+class DownsampleSettings(PlaceSettings, frozen=True, kw_only=True):
     """What is cropped, to which box, and where it goes."""
 
     input: Annotated[
@@ -47,14 +48,11 @@ class DownsampleSettings(Settings, frozen=True, kw_only=True):
             ge=1,
         ),
     ] = None
-    datadir: Annotated[
-        str | None,
-        option("--datadir", metavar="DIR", help="folder that stacks named in the input lie in"),
-    ] = None
     max_threads: Annotated[
         int, option("--max-threads", metavar="N", help="threads that read and transform", ge=1)
     ] = min(16, os.cpu_count() or 1)
     ind: Annotated[
-        str | None, option("--ind", metavar="PKL", help="keep these rows of the input")
+        str | None,
+        option("--ind", metavar="SEL", help="keep these particles: .sel, or rows as .pkl"),
     ] = None
     overwrite: Annotated[bool, option("--overwrite", help="replace an existing output")] = False

@@ -97,7 +97,7 @@ class LazyStore:
         shell_rms = np.sqrt(finite.sum(0) / (prepared.counts * max(len(finite), 1)))
         image = prepared.distinct.image_of_row
         wanted = np.unique(image if rows is None else image[rows])
-        placed = prepared.table.rows.copy()
+        placed = prepared.sampling.stored_rows(prepared.table)
         slot = np.searchsorted(wanted, image)
         found = wanted[np.minimum(slot, len(wanted) - 1)] == image
         placed["shard"], placed["slot"], placed["flags"] = 0, np.where(found, slot, -1), 0
@@ -124,6 +124,11 @@ class LazyStore:
         return Path(self.prepared.table.origin)
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Paths of the stacks."""
+        return self.prepared.table.sources
+
+    @property
     def count(self) -> int:
         """Number of particles (rows)."""
         return len(self.rows)
@@ -136,13 +141,12 @@ class LazyStore:
     @property
     def source_box_px(self) -> int:
         """Box of the images in the source, px."""
-        return self.prepared.images.box_px
+        return self.prepared.sampling.source_box_px
 
     @property
     def pixel_size_ang(self) -> float | None:
         """Pixel size of the records' box, Angstrom; None when unknown."""
-        size = self.prepared.pixel_size_ang
-        return None if size is None else size * self.source_box_px / self.box_px
+        return self.prepared.sampling.pixel_size_ang
 
     @property
     def disc(self) -> HalfDisc:

@@ -36,6 +36,7 @@ class _JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     reference: list[float]
     sources: list[str]
     box_px: int | None
+    boxes_px: list[int]
     optics_groups: list[str]
     groups: list[str]
     blob_sign: int | None
@@ -105,6 +106,7 @@ def write_job(folder: Path, prepared: PreparedImages, scale: CodeScale, plan: St
         reference=scale.reference.tolist(),
         sources=list(table.sources),
         box_px=table.box_px,
+        boxes_px=list(table.boxes_px),
         optics_groups=list(table.optics_groups),
         groups=list(table.groups),
         blob_sign=table.blob_sign,
@@ -159,6 +161,7 @@ def _opened(address: JobAddress) -> PartJob:
         tuple(record.groups),
         record.blob_sign,
         record.origin,
+        boxes_px=tuple(record.boxes_px),
     )
     prepared = PreparedImages.of(table, record.settings, past_cache=True)
     scale = prepared.scale(np.asarray(record.reference))

@@ -15,14 +15,24 @@ import torch
 from frazil import __version__
 from frazil.errors import CorruptDataError, InputError, OutputExistsError, StoppedError
 from frazil.geometry.packing import TILE_PX
-from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE, ParticleTable
-from frazil.preprocess.audit import audited_rows, read_back
+from frazil.io.accounts import RowAccount
+from frazil.io.particles import (
+    FLAG_CONSTANT,
+    FLAG_LEFT_OUT,
+    FLAG_NONFINITE,
+    FLAGS,
+    FLAGS_BAD,
+    ParticleTable,
+)
+from frazil.preprocess.audit import audited_rows, joined_audits, read_back
 from frazil.preprocess.blocks import Block
 from frazil.preprocess.cluster import DaskWorkers
 from frazil.preprocess.inputs import image_fingerprint, source_file, used_sources
 from frazil.preprocess.monitor import BarMonitor, PackMonitor
 from frazil.preprocess.parallel import one_torch_thread, ordered_map
 from frazil.preprocess.prepared import CodeScale, PreparedImages
+from frazil.preprocess.screen_files import write_screen_files
+from frazil.preprocess.screening import Screening, screen
 from frazil.preprocess.settings import WINDOW_OUTER, PackSettings
 from frazil.preprocess.statistics import ShellStatistics
 from frazil.store.manifest import (
@@ -49,7 +59,7 @@ def pack(
     table: ParticleTable,
     out: Path,
     settings: PackSettings,
-    dropped: dict[str, int] | None = None,
+    account: RowAccount | None = None,
     command: str = "",
     monitor: PackMonitor | None = None,
     workers: DaskWorkers | None = None,
@@ -60,7 +70,7 @@ def pack(
     ----------
     table : particles in input order; poses and CTF travel into the store when present.
     out : NAME.frz, made at the end; until then NAME.frz.partial, from which a second call goes on.
-    dropped : reason -> number of rows of the input that are not in the table.
+    account : rows of the input that are not in the table, and why; default, there are none.
     command : how the store was asked for, for its provenance.
     monitor : who watches, and may stop it; default, bars on stderr.
     workers : who encodes and seals; default, threads of this process. The store is the same.
@@ -68,8 +78,8 @@ def pack(
     Raises
     ------
     StoppedError : the monitor says so; what was packed is kept, and gone on with by a second call.
-    InputError : box odd or too large, mixed pixel sizes, no particles, poses or CTF in some rows
-        only, non-finite images under `strict`.
+    InputError : box odd or too large, pixel sizes that cannot be brought to one, no particles,
+        poses or CTF in some rows only, bad images under `strict`.
     CorruptDataError : images read back from the source are not those that were packed.
     OutputExistsError, CorruptDataError, BudgetError, MissingFileError : see `StoreWriter`,
         `open_images`.
@@ -80,21 +90,20 @@ def pack(
     packing = _Packing(prepared)
     with StoreWriter(out, packing.plan, settings.overwrite) as writer, one_torch_thread():
         facts = packing.run(writer, monitor, workers)
-        bad = np.flatnonzero(facts["flags"] & FLAG_NONFINITE)
-        rows = packing.final_rows(writer, facts)
-        if bad.size and settings.strict:
-            row = int(prepared.distinct.rows[bad[0]])
-            raise InputError(
-                f"{prepared.describe_row(row)} has non-finite pixels ({bad.size} images do); "
-                "leave --strict out to flag them and go on"
-            )
-
-        notes: list[str] = []
+        screening = packing.screen(facts)
+        if settings.strict:
+            packing.refuse_bad(screening)
+        rows = packing.final_rows(writer, facts, screening)
+        notes = list(screening.notes)
 
         def manifest(checksums: dict[str, str]) -> Manifest:
-            made = packing.manifest(rows, checksums, dropped or {}, command)
+            made = packing.manifest(
+                rows, checksums, account or RowAccount.all_of(len(rows)), command
+            )
             # All but the manifest is on disk, and nothing has its final name yet.
-            notes.append(packing.audit(ParticleStore.of(writer.folder, made)))
+            store = ParticleStore.of(writer.folder, made)
+            notes.append(packing.audit(store))
+            write_screen_files(writer.folder, store, prepared, screening)
             return made
 
         disc = prepared.transform.disc
@@ -194,12 +203,45 @@ class _Packing:
         state = {**writer.state, "statistics": self.statistics.to_json()}
         writer.commit(state)
 
-    def final_rows(self, writer: StoreWriter, facts: np.ndarray) -> np.ndarray:
+    def screen(self, facts: np.ndarray) -> Screening:
+        """Return the flags of all images, those that --drop-bad leaves out marked."""
+        prepared = self.prepared
+        pixels = prepared.images.domain == "real"
+        found = screen(facts, prepared.group, prepared.group_names, pixels)
+        if not prepared.settings.drop_bad:
+            return found
+        bad = (found.flags & FLAGS_BAD > 0) & (found.flags & FLAG_NONFINITE == 0)
+        left_out = np.where(bad, FLAG_LEFT_OUT, 0).astype(np.uint32)
+        return replace(found, flags=found.flags | left_out)
+
+    def refuse_bad(self, screening: Screening) -> None:
+        """Raise InputError naming the first row whose image is bad, if any is."""
+        bad = np.flatnonzero(screening.flags & FLAGS_BAD)
+        if not bad.size:
+            return
+        rows = self.prepared.distinct.rows[bad]
+        first = int(np.argmin(rows))
+        flags, image = screening.flags[bad[first]], bad[first]
+        if flags & FLAG_NONFINITE:
+            what = "has non-finite pixels"
+        elif flags & FLAG_CONSTANT:
+            what = "has pixels that are all equal"
+        else:
+            outlier = int(np.searchsorted(screening.outliers, image))
+            what = f"is far from the others: {screening.reasons(outlier)}"
+        raise InputError(
+            f"{self.prepared.describe_row(int(rows[first]))} {what} ({bad.size} images are bad); "
+            "leave --strict out to flag them and go on"
+        )
+
+    def final_rows(
+        self, writer: StoreWriter, facts: np.ndarray, screening: Screening
+    ) -> np.ndarray:
         """Return particles.npy: the table's rows with their place, gain and flags."""
-        rows = self.prepared.table.rows.copy()
+        rows = self.prepared.sampling.stored_rows(self.prepared.table)
         image = self.prepared.distinct.image_of_row
         rows["shard"], rows["slot"] = writer.shard[image], writer.slot[image]
-        rows["image_gain"], rows["flags"] = facts["gain"][image], facts["flags"][image]
+        rows["image_gain"], rows["flags"] = facts["gain"][image], screening.flags[image]
         return rows
 
     def audit(self, store: ParticleStore) -> str:
@@ -211,7 +253,11 @@ class _Packing:
         """
         prepared = self.prepared
         rows = audited_rows(len(prepared.table), prepared.settings.seed)
-        found = read_back(store, prepared.images, prepared.transform, rows)
+        image = prepared.distinct.image_of_row[rows]
+        found = joined_audits(
+            read_back(store, prepared.images, transform, rows[places])
+            for transform, places in prepared.by_transform(image)
+        )
         if found.bad_rows:
             raise CorruptDataError(
                 f"{prepared.describe_row(found.bad_rows[0])} is not what was packed "
@@ -225,29 +271,28 @@ class _Packing:
         self,
         rows: np.ndarray,
         checksums: dict[str, str],
-        dropped: dict[str, int],
+        account: RowAccount,
         command: str,
     ) -> Manifest:
         """Return the manifest of the finished store."""
+        account = RowAccount(account.rows_in, len(rows), account.dropped)
         prepared, plan, statistics = self.prepared, self.plan, self.statistics
         settings, table, counts = prepared.settings, prepared.table, prepared.counts
-        source_box_px, pixel_size_ang = prepared.images.box_px, prepared.pixel_size_ang
+        sampling = prepared.sampling
         done_before = prepared.images.domain == "hartley"
         window = (settings.window_r, WINDOW_OUTER) if settings.window and not done_before else None
-        flags = {"nonfinite": FLAG_NONFINITE, "clipped": FLAG_CLIPPED, "constant": FLAG_CONSTANT}
         box = prepared.transform.box_px
         return Manifest(
             program=f"frazil {__version__}",
             command=command,
             box_px=box,
-            pixel_size_ang=(
-                None if pixel_size_ang is None else pixel_size_ang * source_box_px / box
-            ),
+            pixel_size_ang=sampling.pixel_size_ang,
             processing=Processing(
-                source_box_px=source_box_px,
+                source_box_px=sampling.source_box_px,
                 order=settings.window_order,
                 window=window,
                 sign=1 if settings.uninvert_data or done_before else -1,
+                resampled=list(sampling.samplings) if sampling.resampled else [],
             ),
             precision=settings.precision,
             tile_px=TILE_PX,
@@ -273,9 +318,9 @@ class _Packing:
             has_pose=table.has_pose,
             has_shift=table.has_shift,
             has_ctf=table.has_ctf,
-            rows_in=len(rows) + sum(dropped.values()),
-            dropped=dropped,
-            flagged={name: int((rows["flags"] & bit > 0).sum()) for name, bit in flags.items()},
+            rows_in=account.rows_in,
+            dropped=dict(account.dropped),
+            flagged={name: int((rows["flags"] & bit > 0).sum()) for name, bit in FLAGS.items()},
             origin=table.origin,
             sources=[source_file(path) for path in table.sources],
             fingerprint=plan.fingerprint,
@@ -299,9 +344,17 @@ def open_or_pack(
         table = used_sources(table)
         store = ParticleStore.open(out)
         if store.manifest.fingerprint == image_fingerprint(table, settings):
-            return store.with_rows(table.rows)
+            return store.with_rows(stored_rows(store, table))
         settings = msgspec.structs.replace(settings, overwrite=True)
     return pack(table, out, settings, command=command, monitor=monitor)
+
+
+def stored_rows(store: ParticleStore, table: ParticleTable) -> np.ndarray:
+    """Return the rows of a table as its store keeps them: of one pixel size when resampled."""
+    rows = table.rows.copy()
+    if store.manifest.processing.resampled:
+        rows["pixel_size_ang"] = store.pixel_size_ang
+    return rows
 
 
 def _append_all(writer: StoreWriter, pending: list[Block]) -> int:

@@ -16,6 +16,7 @@ from frazil.io.images import open_images
 from frazil.io.particles import ParticleTable
 from frazil.preprocess import fourier_stacks, pipeline, prepared
 from frazil.preprocess.inputs import DistinctImages
+from frazil.preprocess.samplings import describe_samplings, plan_samplings
 from frazil.preprocess.settings import PackSettings
 from frazil.preprocess.steps import SUB_BATCH
 from frazil.store.budget import (
@@ -44,6 +45,7 @@ class PackPlan:
     source_side_px, domain : of the images that are read; `source_bytes` in all.
     free_bytes : disk space at `out`, with what an unfinished store there holds already.
     memory_bytes : the ceiling of buffers, and who set it; `max_threads` as asked for.
+    resampled : what is brought to another box and pixel size, in words.
     """
 
     size: StoreSize
@@ -57,6 +59,7 @@ class PackPlan:
     max_threads: int
     fourier: bool = False
     memory_why: str = "as asked for"
+    resampled: tuple[str, ...] = ()
 
     def at(self, precision: Precision, box_px: int | None = None) -> StoreSize:
         """Return the size of the store at another precision or box."""
@@ -136,9 +139,14 @@ def plan_packing(
     BudgetError : --memory is more than there is.
     """
     memory = allowance(settings.memory)
-    with open_images(table) as images:
-        box_px = settings.box_px or images.box_px
-        check_box(box_px, images.box_px, "the images")
+    resampled: tuple[str, ...] = ()
+    with open_images(table, mixed=not fourier) as images:
+        if fourier:
+            box_px = settings.box_px or images.box_px
+            check_box(box_px, images.box_px, "the images")
+        else:
+            sampling = plan_samplings(table, images, settings)
+            box_px, resampled = sampling.box_px, describe_samplings(sampling)
         distinct = np.arange(len(table)) if fourier else DistinctImages.of(table).rows
         groups = max(1, len(table.optics_groups))
         return PackPlan(
@@ -153,6 +161,7 @@ def plan_packing(
             settings.max_threads,
             fourier,
             memory.why,
+            resampled,
         )
 
 

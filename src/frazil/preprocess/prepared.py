@@ -6,6 +6,7 @@ shells, and the encoding of any of the images. Does not own: the maths of one im
 """
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,19 +15,19 @@ import torch
 from frazil.errors import InputError
 from frazil.io.images import ImageSource, open_images
 from frazil.io.particles import ParticleTable
-from frazil.preprocess.blocks import Block, encode_block
-from frazil.preprocess.inputs import DistinctImages, one_pixel_size, used_sources
+from frazil.preprocess.blocks import Block, encode_block, joined_blocks
+from frazil.preprocess.inputs import DistinctImages, used_sources
 from frazil.preprocess.parallel import ordered_map, progress
+from frazil.preprocess.samplings import SamplingPlan, plan_samplings, transforms_of
 from frazil.preprocess.settings import PackSettings
 from frazil.preprocess.statistics import reference_shell_rms, shell_power
 from frazil.preprocess.steps import (
     SUB_BATCH,
     ImageTransform,
     packed_coefficients,
-    plan_transform,
 )
 from frazil.store.codec import Codec, shell_steps
-from frazil.store.manifest import check_box, shell_counts
+from frazil.store.manifest import shell_counts
 
 # Images read twice to set the shell table: a twentieth of the set, within these bounds.
 SAMPLE_IMAGES = 2048
@@ -55,18 +56,20 @@ class PreparedImages:
     ----------
     table : the particles, with only those stacks that a row uses.
     distinct : which row each image belongs to, and which image each row has.
+    transforms, transform_of : one per sampling, and which each image (M,) has.
     group, group_names : optics group of each image (M,), images without one in the last.
-    pixel_size_ang : of the source; None when unknown.
+    sampling : the box and pixel size of the store, and those of the images.
     """
 
     table: ParticleTable
     images: ImageSource
     settings: PackSettings
     distinct: DistinctImages
-    transform: ImageTransform
+    transforms: tuple[ImageTransform, ...]
+    transform_of: np.ndarray
     group: np.ndarray
     group_names: tuple[str, ...]
-    pixel_size_ang: float | None
+    sampling: SamplingPlan
     _of_thread: threading.local = field(default_factory=threading.local, repr=False)
 
     @classmethod
@@ -77,19 +80,19 @@ class PreparedImages:
 
         Raises
         ------
-        InputError : no particles, a box that is odd or too large, mixed pixel sizes, or a mixture
-            of rows with and without pose, shift or CTF.
+        InputError : no particles, a box that is odd or too large, pixel sizes that cannot be
+            brought to one, or a mixture of rows with and without pose, shift or CTF.
         MissingFileError, CorruptDataError : see `open_images`.
         """
         if not len(table):
             raise InputError(f"{table.origin}: no particles to pack")
         table = used_sources(table)
-        images = open_images(table, past_cache=past_cache)
-        box_px = settings.box_px or images.box_px
-        check_box(box_px, images.box_px, "the images")
-        if images.domain == "hartley" and box_px != images.box_px:
+        images = open_images(table, past_cache=past_cache, mixed=True)
+        sampling = plan_samplings(table, images, settings)
+        if images.domain == "hartley" and (sampling.resampled or sampling.box_px != images.box_px):
+            flag = "--Apix out, and pack each pixel size alone" if sampling.resampled else "-D out"
             raise InputError(
-                f"{table.origin}: holds Fourier images of {images.box_px} px; leave -D out"
+                f"{table.origin}: holds Fourier images of {images.box_px} px; leave {flag}"
             )
         # A mixture of rows with and without is refused before anything is read.
         _ = table.has_pose, table.has_shift, table.has_ctf
@@ -99,12 +102,23 @@ class PreparedImages:
         if (groups < 0).any():
             names = (*names, "(none)")
         group = np.where(groups < 0, len(names) - 1, groups)
-        transform = plan_transform(settings, images.box_px, images.domain)
-        pixel_size_ang = one_pixel_size(table)
-        return cls(table, images, settings, distinct, transform, group, names, pixel_size_ang)
+        transforms = transforms_of(sampling, settings, images.domain)
+        of_image = sampling.of_row[distinct.rows]
+        return cls(table, images, settings, distinct, transforms, of_image, group, names, sampling)
 
     def __len__(self) -> int:
         return len(self.distinct.rows)
+
+    @property
+    def transform(self) -> ImageTransform:
+        """That of the coarsest images; all have its disc."""
+        return self.transforms[0]
+
+    def by_transform(self, part: np.ndarray) -> Iterator[tuple[ImageTransform, np.ndarray]]:
+        """Yield the transforms that some of the M images have, and the places of these in `part`"""
+        which = self.transform_of[part]
+        for number in np.unique(which).tolist():
+            yield self.transforms[number], np.flatnonzero(which == number)
 
     @property
     def counts(self) -> np.ndarray:
@@ -134,9 +148,12 @@ class PreparedImages:
         task = self.task_images
 
         def work(start: int) -> np.ndarray:
-            rows = self.distinct.rows[chosen[start : start + task]]
-            images = torch.from_numpy(self.images.read(rows))
-            return shell_power(packed_coefficients(images, self.transform), self.transform.disc)
+            part = chosen[start : start + task]
+            power = np.empty((len(part), len(self.counts)))
+            for transform, places in self.by_transform(part):
+                images = torch.from_numpy(self.images.read(self.distinct.rows[part[places]]))
+                power[places] = shell_power(packed_coefficients(images, transform), transform.disc)
+            return power
 
         starts = range(0, count, task)
         parts = ordered_map(work, starts, self.settings.max_threads)
@@ -148,21 +165,28 @@ class PreparedImages:
 
     def encode(self, part: slice | np.ndarray, scale: CodeScale) -> Block:
         """Return the codes, facts and statistics of some of the M images, in that order."""
-        rows = self.distinct.rows[part]
-        images = self.images.read(rows, self._buffer(len(rows)))
-        groups = (self.group[part], len(self.group_names))
-        return encode_block(images, groups, self.transform, scale.codec, scale.reference)
+        numbers = np.arange(len(self))[part]
+        encoded = []
+        for transform, places in self.by_transform(numbers):
+            rows = self.distinct.rows[numbers[places]]
+            images = self.images.read(
+                rows, self._buffer(len(rows), int(self.images.sides_px[rows[0]]))
+            )
+            groups = (self.group[numbers[places]], len(self.group_names))
+            block = encode_block(images, groups, transform, scale.codec, scale.reference)
+            encoded.append((places, block))
+        return joined_blocks(encoded)
 
-    def _buffer(self, count: int) -> np.ndarray:
-        """Return (count, S, S) float32 that this thread reads into again and again.
+    def _buffer(self, count: int, side: int) -> np.ndarray:
+        """Return (count, side, side) float32 that this thread reads into again and again.
 
         Fresh memory costs a page fault for every 4 kB, as long as the read itself.
         """
-        side = self.images.side_px
+        needed = count * side * side
         kept: np.ndarray | None = getattr(self._of_thread, "buffer", None)
-        if kept is None or len(kept) < count:
-            kept = self._of_thread.buffer = np.empty((count, side, side), np.float32)
-        return kept[:count]
+        if kept is None or len(kept) < needed:
+            kept = self._of_thread.buffer = np.empty(needed, np.float32)
+        return kept[:needed].reshape(count, side, side)
 
     def describe_row(self, row: int) -> str:
         """Return where a table row's image comes from."""

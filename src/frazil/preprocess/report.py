@@ -7,20 +7,34 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE, ParticleTable
+from frazil.io.accounts import RowAccount
+from frazil.io.particles import FLAGS, ParticleTable
 from frazil.preprocess.plan import PackPlan
 from frazil.preprocess.settings import PackSettings
 from frazil.store.budget import size_text
 from frazil.store.manifest import Manifest
 from frazil.store.reader import ParticleStore
 
-_FLAGS = {"nonfinite": FLAG_NONFINITE, "clipped": FLAG_CLIPPED, "constant": FLAG_CONSTANT}
-
 
 def describe_input(
-    table: ParticleTable, settings: PackSettings, dropped: dict[str, int]
+    table: ParticleTable, settings: PackSettings, account: RowAccount
 ) -> Iterator[str]:
     """Yield what was found in the input, and what will be done to the sign of the images."""
+    yield headline(table)
+    yield account.line("to pack")
+    yield from table.provenance
+    yield from table.notes
+    dark = settings.uninvert_data
+    if table.blob_sign == (1 if dark else -1):
+        found, flag = ("light", "without") if dark else ("dark", "with")
+        yield (
+            f"blob/sign says the particles are {found}; "
+            f"if the map comes out inverted, run again {flag} --uninvert-data"
+        )
+
+
+def headline(table: ParticleTable) -> str:
+    """Return how many particles there are, in how many stacks, and with what."""
     have = [
         name
         for name, there in (
@@ -32,16 +46,7 @@ def describe_input(
         if there
     ]
     used = len(np.unique(table.rows["source"]))
-    yield f"{table.origin}: {len(table)} particles in {used} stacks; with {', '.join(have) or '-'}"
-    yield from (f"dropped {count} rows: {reason}" for reason, count in dropped.items())
-    yield from table.notes
-    dark = settings.uninvert_data
-    if table.blob_sign == (1 if dark else -1):
-        found, flag = ("light", "without") if dark else ("dark", "with")
-        yield (
-            f"blob/sign says the particles are {found}; "
-            f"if the map comes out inverted, run again {flag} --uninvert-data"
-        )
+    return f"{table.origin}: {len(table)} particles in {used} stacks; with {', '.join(have) or '-'}"
 
 
 def describe_plan(plan: PackPlan) -> Iterator[str]:
@@ -53,6 +58,7 @@ def describe_plan(plan: PackPlan) -> Iterator[str]:
         f"{plan.source_box_px} px), write {size_text(plan.output_bytes)} ({size.box_px} px, "
         f"{kept}); {size_text(plan.free_bytes)} free at {plan.out.parent}"
     )
+    yield from (f"plan: {line}" for line in plan.resampled)
     fewer = "" if plan.threads == plan.max_threads else f" of {plan.max_threads}, for the memory"
     if size.in_parts:
         each, what = plan.buffer_bytes(1), "each worker process takes"
@@ -77,7 +83,7 @@ def describe_store(store: ParticleStore) -> Iterator[str]:
     yield f"precision: adds at most {worst_error(manifest):.3%} to the power of any shell"
     for name, count in manifest.flagged.items():
         if count:
-            rows = np.flatnonzero(store.rows["flags"] & _FLAGS[name])
+            rows = np.flatnonzero(store.rows["flags"] & FLAGS[name])
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             yield f"{count} images flagged {name}: rows {shown} (0-based)"
     yield from store.notes

@@ -6,34 +6,37 @@ Owns: the fields and their help. Does not own: reading particles or packing them
 import os
 from typing import Annotated, Literal
 
+from frazil.io.paths import PlaceSettings
 from frazil.settings import Settings, option
 from frazil.store.manifest import Precision
 
 WINDOW_OUTER = 0.99
 
 
-class InputSettings(Settings, frozen=True, kw_only=True):
+class InputSettings(PlaceSettings, frozen=True, kw_only=True):
     """Which particles, and where their poses and CTF are."""
 
     particles: Annotated[
         str,
         option(
             "particles",
-            help="particles: .star, .cs, .mrcs, .txt or .ft.txt (or a store, but for packing)",
+            help="particles: .star, .cs, .csg, cryoSPARC job folder, .mrcs, .txt or .ft.txt (or a "
+            "store, but for packing)",
         ),
     ]
-    datadir: Annotated[
-        str | None,
-        option("--datadir", metavar="DIR", help="folder that stacks named in the input lie in"),
-    ] = None
     poses: Annotated[
         str | None, option("--poses", metavar="PKL", help="poses, if not those of the input")
     ] = None
     ctf: Annotated[
         str | None, option("--ctf", metavar="PKL", help="CTF, if not that of the input")
     ] = None
+    class_index: Annotated[
+        int | None,
+        option("--class", metavar="N", help="class of a cryoSPARC job that has several", ge=0),
+    ] = None
     ind: Annotated[
-        str | None, option("--ind", metavar="PKL", help="keep these rows of the input")
+        str | None,
+        option("--ind", metavar="SEL", help="keep these particles: .sel, or rows as .pkl"),
     ] = None
 
 
@@ -67,6 +70,17 @@ class ImageSettings(Settings, frozen=True, kw_only=True):
 class PackSettings(ImageSettings, frozen=True, kw_only=True):
     """How a store is packed."""
 
+    pixel_size_ang: Annotated[
+        float | None,
+        option(
+            "--Apix",
+            unit="A/px",
+            metavar="A",
+            help="pixel size of the store, to which images are resampled; default: as -D says, or "
+            "that of the coarsest images",
+            gt=0,
+        ),
+    ] = None
     precision: Annotated[Precision, option("--precision", help="numbers kept per coefficient")] = (
         "int8"
     )
@@ -86,6 +100,11 @@ class PackSettings(ImageSettings, frozen=True, kw_only=True):
         int, option("--seed", metavar="S", help="seed of the random order in the store", ge=0)
     ] = 0
     strict: Annotated[
-        bool, option("--strict", help="make images with non-finite pixels an error")
+        bool,
+        option("--strict", help="make non-finite, constant or far outlying images an error"),
+    ] = False
+    drop_bad: Annotated[
+        bool,
+        option("--drop-bad", help="leave out the rows of such images (they stay in the store)"),
     ] = False
     overwrite: Annotated[bool, option("--overwrite", help="replace an existing output")] = False

@@ -16,6 +16,7 @@ from frazil.errors import InputError
 from frazil.io.particles import ParticleTable
 from frazil.io.star import copy_rows, read_star, split_image_name
 from frazil.io.star_format import StarFile, StarTable
+from frazil.io.star_labels import RELION, dialect_of, states
 from frazil.preprocess.inputs import DistinctImages
 
 # Lengths in pixels of the image, which shrink with it (the ...Angst columns stay).
@@ -70,7 +71,13 @@ def plan_star(
 
 def _original_names(source: Path, rows: NDArray[np.int64], table: ParticleTable) -> dict[int, str]:
     """Return for each stack of the table what the file calls it."""
-    names = list(read_star(source).particles.iterate("_rlnImageName"))
+    particles = read_star(source).particles
+    if dialect_of(particles) is not RELION:
+        raise InputError(
+            f"{source}: written by {dialect_of(particles).program}; only a RELION .star can be "
+            "written, give -o X.mrcs or X.txt"
+        )
+    names = list(particles.iterate(RELION.image))
     stacks, first = np.unique(table.rows["source"], return_index=True)
     return {
         stack: split_image_name(names[rows[row]])[1]
@@ -117,8 +124,8 @@ def write_scaled_star(
     replace: Changes = {label: np.asarray(scaled[label])[plan.rows] for label in scaled}
     replace["_rlnImageName"] = plan.names
     tables = {}
-    if "optics" in star.blocks and star.blocks["optics"].name != particles.name:
-        tables["optics"] = _scaled(star.blocks["optics"], old_box_px, box_px)
+    if star.optics is not None and star.optics.name != particles.name:
+        tables["optics"] = _scaled(star.optics, old_box_px, box_px)
     copy_rows(source, out, plan.rows, replace, tables)
     lines = [f"{out}: {len(plan.rows)} particles"]
     if not _has_pixel_size(star):
@@ -130,8 +137,7 @@ def write_scaled_star(
 
 
 def _has_pixel_size(star: StarFile) -> bool:
-    tables = [star.particles, *(star.blocks[name] for name in ("optics",) if name in star.blocks)]
-    return any(label in table for table in tables for label in _PIXEL_SIZES)
+    return any(states(star, label) for label in _PIXEL_SIZES)
 
 
 def _scaled(table: StarTable, old_box_px: int, box_px: int) -> Changes:

@@ -34,18 +34,28 @@ class SourceFile(msgspec.Struct, frozen=True):
     mtime_ns: int
 
 
-class Processing(msgspec.Struct, frozen=True):
+class Sampling(msgspec.Struct, frozen=True):
+    """Particles whose images have one box and pixel size; the latter is None when unknown."""
+
+    box_px: int
+    pixel_size_ang: float | None
+    particles: int
+
+
+class Processing(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was done to the images, in order.
 
     `order` is window-first (window at the source's box, then Fourier crop) or crop-first. The
     window is (inner, outer) as fractions of half the box, or None. `sign` multiplied the images;
-    stored particles are dark, so it is -1 for light ones.
+    stored particles are dark, so it is -1 for light ones. `resampled` lists the samplings of the
+    source when they were brought to one; `source_box_px` is then the box of the store.
     """
 
     source_box_px: int
     order: Literal["window-first", "crop-first"]
     window: tuple[float, float] | None
     sign: int
+    resampled: list[Sampling] = []
 
 
 class ShellTable(msgspec.Struct, frozen=True):

@@ -116,13 +116,18 @@ class ParticleStore:
         manifest = self.manifest
         return ParticleTable(
             np.array(self.rows),
-            tuple(source.path for source in manifest.sources),
+            self.sources,
             manifest.processing.source_box_px,
             tuple(group.name for group in manifest.optics),
             tuple(manifest.groups),
             manifest.blob_sign,
             str(self.path),
         )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Paths of the stacks that images were read from."""
+        return tuple(source.path for source in self.manifest.sources)
 
     @property
     def count(self) -> int:

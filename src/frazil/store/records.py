@@ -60,6 +60,10 @@ class ParticleRecords(Protocol):
         """(N,) structured, see `PARTICLE_DTYPE`; `shard` and `slot` say where a record lies."""
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Stacks that the column `source` of the rows means."""
+
+    @property
     def count(self) -> int:
         """N, the rows."""
 

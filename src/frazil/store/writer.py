@@ -34,8 +34,13 @@ _JOURNAL = "journal.json"
 # Where several processes write (`parts`); a lone one appends to buckets.
 PARTS_FOLDER = "parts"
 SHARDS_FOLDER = "shards"
-# What is found out about an image while it is packed.
-FACTS_DTYPE = np.dtype([("gain", "<f4"), ("flags", "<u4")])
+# What is found out about an image while it is packed. Of the pixels of some rows: mean,
+# standard deviation, lowest, highest; of its coefficients: mean |F|^2 at low, mid and high ones.
+PIXEL_FACTS = ("mean", "std", "lowest", "highest")
+BAND_FACTS = ("low", "mid", "high")
+FACTS_DTYPE = np.dtype(
+    [("gain", "<f4"), ("flags", "<u4"), *((name, "<f4") for name in PIXEL_FACTS + BAND_FACTS)]
+)
 
 
 class StorePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +73,7 @@ class StorePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Journal(msgspec.Struct, frozen=True):
     plan: StorePlan
+    facts_bytes: int  # of an image; a journal of a version that knew less of it lacks this field
     images_done: int
     state: Any
 
@@ -302,7 +308,8 @@ class StoreWriter:
             journal = msgspec.json.decode(path.read_bytes(), type=_Journal)
         except msgspec.DecodeError:  # of another version: as good as other settings
             journal = None
-        if journal and journal.plan == self.plan:
+        facts_bytes = FACTS_DTYPE.itemsize
+        if journal and (journal.plan, journal.facts_bytes) == (self.plan, facts_bytes):
             return journal
         if not self.overwrite:
             raise OutputExistsError(
@@ -316,7 +323,7 @@ class StoreWriter:
         return None
 
     def _write_journal(self) -> None:
-        journal = _Journal(self.plan, self.images_done, self.state)
+        journal = _Journal(self.plan, FACTS_DTYPE.itemsize, self.images_done, self.state)
         write_bytes_atomic(self.folder / _JOURNAL, msgspec.json.encode(journal))
 
     def _remove_temporaries(self) -> None:

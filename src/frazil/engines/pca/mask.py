@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from frazil.errors import InputError
+from frazil.geometry.masks import cosine_edge, soft_mask
 from frazil.io.mrc import read_volume
 
 # Fractions of the box.
@@ -48,7 +49,7 @@ def sphere(box_px: int, radius: float = 0.94) -> Tensor:
     distance = torch.sqrt(
         (square[:, None, None] + square[None, :, None] + square[None, None, :]).float()
     )
-    return _cosine(distance.numpy() - radius * box_px / 2, EDGE * box_px)
+    return torch.from_numpy(cosine_edge(distance.numpy() - radius * box_px / 2, EDGE * box_px))
 
 
 def solvent_mask(halves: tuple[Tensor, Tensor]) -> Tensor:
@@ -74,8 +75,7 @@ def solvent_mask(halves: tuple[Tensor, Tensor]) -> Tensor:
     kept = sizeable_parts(inside)
     if not kept.any():
         return sphere(box_px)
-    distance = ndimage.distance_transform_edt(~kept) - GROW * box_px
-    soft = _cosine(distance, EDGE * box_px)
+    soft = torch.from_numpy(soft_mask(kept, GROW * box_px, EDGE * box_px))
     return torch.minimum(soft, sphere(box_px))
 
 
@@ -87,9 +87,3 @@ def sizeable_parts(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     keep = sizes >= max(SIZEABLE * sizes.max(), 2)
     keep[0] = False
     return keep[labels]
-
-
-def _cosine(distance: NDArray[np.floating], width: float) -> Tensor:
-    """Return 1 where distance <= 0, 0 from width on, a cosine between."""
-    fall = np.clip(distance / width, 0, 1)
-    return torch.from_numpy((0.5 + 0.5 * np.cos(np.pi * fall)).astype(np.float32))

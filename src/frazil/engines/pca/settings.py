@@ -87,7 +87,18 @@ class PcaSettings(Settings, frozen=True, kw_only=True):
         return fields
 
 
-_FREE = {"particles", "poses", "ctf", "ind", "datadir", "cache", "memory", "max_threads", "device"}
+_FREE = {
+    "particles",
+    "poses",
+    "ctf",
+    "ind",
+    "datadir",
+    "maps",
+    "cache",
+    "memory",
+    "max_threads",
+    "device",
+}
 
 
 def differing_names(now: PcaSettings, before: dict[str, Any]) -> list[str]:

@@ -77,12 +77,11 @@ def begin_or_resume(
     BudgetError : --memory is too small.
     """
     data, model = settings.data, settings.model
-    selected = particles.selected_rows(data, store.count)
+    selected = particles.selected_rows(data, store, say)
     loader = ParticleLoader(
         store, LoaderSettings(batch_size=1, window_rows=WINDOW_ROWS), selected, data.box_px
     )
-    if loader.excluded:
-        say(f"{loader.excluded} images hold pixels that are not finite and are left out")
+    say(particles.rows_used(loader, selected).line("used"))
     if loader.columns.ctf_parameters is None:
         say("no CTF is known: images are taken as they are")
     rows = np.sort(loader.columns.rows.numpy())

@@ -52,7 +52,7 @@ def open_store(settings: VaeSettings, outdir: Path, say: Say) -> ParticleRecords
         hint = "; --while-packing trains the first epoch meanwhile"
         return particles.open_store(data, outdir, packing, say, hint)
     table = particles.read_table(data, say)
-    source = LazyStore.of(table, packing, particles.selected_rows(data, len(table)))
+    source = LazyStore.of(table, packing, particles.selected_rows(data, table, say))
     how = "nothing is packed" if data.lazy else "the first epoch is trained while it is packed"
     say(
         f"{data.particles}: is read as it is, {how}; the unit of intensity is that of "
@@ -88,6 +88,7 @@ def make_loader(
     if data.norm is not None and not data.norm[1] > 0:
         raise InputError(f"--norm {data.norm[0]:g} {data.norm[1]:g}: the scale must be positive")
     seed = training.seed if training.shuffle_seed is None else training.shuffle_seed
+    selected = particles.selected_rows(data, store, say)
     loader = ParticleLoader(
         store,
         LoaderSettings(
@@ -96,13 +97,12 @@ def make_loader(
             window_rows=data.shuffler_size or LoaderSettings().window_rows,
             memory_bytes=allowed_bytes(data.memory),
         ),
-        rows=particles.selected_rows(data, store.count),
+        rows=selected,
         box_px=data.box_px,
         norm_scale=norm_scale if data.norm is None else data.norm[1],
         tier=particles.open_tier(data, store, say),
     )
-    if loader.excluded:
-        say(f"{loader.excluded} images hold pixels that are not finite and are left out")
+    say(particles.rows_used(loader, selected).line("used"))
     if loader.columns.ctf_parameters is None:
         say("no CTF is known: training without one")
     if data.norm is not None and data.norm[0]:

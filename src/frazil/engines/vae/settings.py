@@ -243,6 +243,7 @@ _FREE = {
         "ctf",
         "ind",
         "datadir",
+        "maps",
         "cache",
         "memory",
         "max_threads",
