@@ -68,9 +68,7 @@ def test_shifts_in_pixels_are_refused_and_a_few_far_ones_are_said(tmp_path: Path
     table = particles(tmp_path, own_ctf=True)
     for shift in (3.0, 0.6):
         poses = poses_file(tmp_path, np.full((10, 2), shift))
-        with pytest.raises(
-            InputError, match=r"row 0 .*10 of 10 .*fractions of the box"
-        ):
+        with pytest.raises(InputError, match=r"row 0 .*10 of 10 .*fractions of the box"):
             join_pickles(table, poses, None)
     many = table.take(np.zeros(200, int))
     shift = np.zeros((200, 2))
