@@ -19,7 +19,10 @@ from frazil.engines.preflight.settings import PreflightSettings
 from frazil.engines.preflight.shape import edge_ring, power_ring, skewness, spike
 from frazil.geometry.rotations import random_rotations, slice_coordinates
 from frazil.geometry.slicing import extract, symmetrise
+from frazil.io.images import open_particles
 from frazil.loader.batches import ParticleBatch
+from frazil.preprocess.pipeline import pack
+from frazil.preprocess.settings import PackSettings
 from frazil.store.reader import ParticleStore
 from tests.engines.preflight_case import EXPECTED, simulated_store, with_mistake
 
@@ -89,6 +92,18 @@ def test_preferred_views_are_named(tmp_path: Path) -> None:
     assert named(report) == {"preferred orientation"}
     assert report.efficiency < 0.4
     assert report.verdict == "looks right"
+
+
+def test_light_particles_without_a_ctf_are_sent_to_uninvert_data(tmp_path: Path) -> None:
+    bare = simulated_store(
+        tmp_path / "bare", num=300, box_px=32, snr=1.0, ctf=False, motion="none", sigma_ang=5.0
+    )
+    report = report_of(bare)
+    assert named(report) == {"contrast inverted"}
+    assert report.findings[0].remedy == "pack again with --uninvert-data"
+    table = open_particles(tmp_path / "bare" / "particles.star")
+    right = pack(table, tmp_path / "right.frz", PackSettings(uninvert_data=True))
+    assert named(report_of(right)) == set()
 
 
 def test_the_mirrored_hand_is_neither_right_nor_wrong(store: ParticleStore) -> None:

@@ -12,9 +12,10 @@ from frazil.engines.preflight.shape import Shape
 
 # Sigmas of the ball from which poses that explain nothing more are wrong, not weak: with right
 # poses an asymmetric particle is seen at twice its ball's sigmas, a round one at one and a half.
-BALL_SIGMAS = 12.0
+BALL_SIGMAS = 8.0
 _SKEWED = 1.0
-_SPIKE = 1.5
+# The mean of images without shifts, and without noise, may be as sharp in its centre as 6.
+_SPIKE, _SPIKE_WITHOUT_SHIFTS = 3.0, 8.0
 _EDGE_RING = 0.1
 _POWER_RING = 2.0
 EVEN_VIEWS = 0.5
@@ -49,7 +50,7 @@ def findings(outcome: Outcome, shape: Shape, facts: Facts) -> list[Finding]:
     found = list(_of_signal(outcome))
     # What seems to fit a ball better than the rest says nothing of the metadata.
     if outcome.poses.sigmas > SIGNIFICANT:
-        found += [*_of_metadata(outcome), *_of_contrast(shape, facts), *_of_spikes(shape)]
+        found += [*_of_metadata(outcome), *_of_contrast(shape, facts), *_of_spikes(shape, facts)]
         found += _of_what_was_not_told(outcome, facts)
     found += _of_views(facts)
     if not any(change.family == "transfer" for change in outcome.changes):
@@ -140,13 +141,14 @@ def _of_contrast(shape: Shape, facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _of_spikes(shape: Shape) -> Iterator[Finding]:
+def _of_spikes(shape: Shape, facts: Facts) -> Iterator[Finding]:
     """Yield spikes at the centre and rings at the edge."""
-    for name, value, where in (
-        ("centre spike", shape.spike, "the map"),
-        ("centre spike of images", shape.image_spike, "the mean of all images"),
+    sharpest = 2 * max(1.0, shape.centred_spike) if facts.has_shifts else _SPIKE_WITHOUT_SHIFTS
+    for name, value, most, where in (
+        ("centre spike", shape.spike, _SPIKE, "the map"),
+        ("centre spike of images", shape.image_spike, sharpest, "the mean of all images"),
     ):
-        if value > _SPIKE:
+        if value > most:
             yield Finding(
                 name=name,
                 kind="warning",

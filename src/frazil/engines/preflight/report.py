@@ -51,7 +51,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     fsc : by shell from 0.
     signal, poses, ctf : sigmas; see `search.Outcome`. ctf is None where there is none.
     trials : every alternative against what is given.
-    skewness, centre_excess, spike, image_spike, edge_ring : see `shape.Shape`.
+    skewness, centre_excess, spike, image_spike, centred_spike, edge_ring : see `shape.Shape`.
     efficiency : `metrics.orientation.sampling_efficiency` of the viewing directions.
     unseen : part of the directions in Fourier space sampled less than a fifth of the mean.
     group_noise : mean over shells of the RMS of each optics group, relative to that of all.
@@ -75,6 +75,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     centre_excess: float
     spike: float
     image_spike: float
+    centred_spike: float
     edge_ring: float
     efficiency: float
     unseen: float

@@ -16,6 +16,7 @@ from frazil import __version__
 from frazil.engines.preflight.findings import Facts, findings, verdict
 from frazil.engines.preflight.report import REPORT_VERSION, Report, Trial
 from frazil.engines.preflight.sample import COEFFICIENT_BYTES, Sample, read_sample, sample_rows
+from frazil.engines.preflight.score import Prepared
 from frazil.engines.preflight.search import Outcome, search
 from frazil.engines.preflight.settings import PreflightSettings
 from frazil.engines.preflight.shape import power_ring, shape_of
@@ -67,7 +68,8 @@ def preflight(
     with one_torch_thread():
         sample = read_sample(store, rows, box_px)
         outcome = search(sample)
-        shape, volume = shape_of(sample, outcome.score)
+        centred = Prepared.of(sample, outcome.hypothesis).data
+        shape, volume = shape_of(sample, outcome.score, centred)
         views = sample.rotations[:, :, 2] if outcome.hypothesis.transposed else None
         sampling = fourier_sampling((sample.rotations[:, 2] if views is None else views).double())
     facts = _facts(store, sample, outcome, sampling.numpy(), sampling_efficiency(sampling))

@@ -208,8 +208,13 @@ def _products(
 
 
 def _factor(sample: Sample, hypothesis: Hypothesis) -> Tensor:
-    """Return the transfer (n, P) of a hypothesis; negative at low frequency, as the CTF is."""
-    if sample.ctf is None or hypothesis.transfer == "none":
+    """Return the transfer (n, P) of a hypothesis, negative at low frequency as the CTF is.
+
+    Particles without a CTF are taken as they are: back-projection and training do so, too.
+    """
+    if sample.ctf is None:
+        return torch.ones(sample.data.shape)
+    if hypothesis.transfer == "none":
         return -torch.ones(sample.data.shape)
     disc, parameters = sample.geometry.disc, sample.ctf.clone()
     parameters[:, 0] *= hypothesis.pixel_scale

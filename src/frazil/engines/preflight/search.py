@@ -56,6 +56,30 @@ Entry = tuple[Alternative, Comparison, Score]
 
 
 @dataclass(frozen=True, eq=False)
+class _Stage:
+    """The particles that are tried, under the present hypothesis, and its score."""
+
+    sample: Sample
+    prepared: Prepared
+    present: Score
+
+    @classmethod
+    def of(cls, sample: Sample, hypothesis: Hypothesis) -> "_Stage":
+        prepared = Prepared.of(sample, hypothesis)
+        return cls(sample, prepared, score(sample, prepared))
+
+    def tries(self, alternatives: list[Alternative]) -> list[Entry]:
+        """Return alternatives with their comparison to the present hypothesis, and scores."""
+        entries = []
+        for alternative in alternatives:
+            changed = alternative.change(self.prepared.hypothesis)
+            found = _score_of(self.sample, changed, self.prepared)
+            comparison = Comparison.of(alternative.name, found, self.present)
+            entries.append((alternative, comparison, found))
+        return entries
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What the search found.
 
@@ -86,40 +110,36 @@ def search(sample: Sample) -> Outcome:
     """Return the hypothesis that a sample prefers.
 
     Alternatives are tried one by one; the best of those that win is adopted, and the others are
-    tried again on top of it, as one mistake may hide another.
+    tried again on top of it, as one mistake may hide another. Those that a part of the sample
+    leaves in doubt are tried on the whole of it.
     """
-    given = Hypothesis()
-    trial = sample.part(TRIAL_PARTICLES)
-    prepared = Prepared.of(trial, given)
-    present = score(trial, prepared)
-    if _sigmas(present) < _STRONG and len(trial) < len(sample):
-        trial, prepared = sample, Prepared.of(sample, given)
-        present = score(trial, prepared)
+    stage = _Stage.of(sample.part(TRIAL_PARTICLES), Hypothesis())
+    if _sigmas(stage.present) < _STRONG and len(stage.sample) < len(sample):
+        stage = _Stage.of(sample, Hypothesis())
     changes: list[Alternative] = []
     won: list[Comparison] = []
-    first: tuple[Comparison, ...] = ()
-    for number in range(_ROUNDS):
+    tried: dict[str, Comparison] = {}
+    for _ in range(_ROUNDS):
         taken = {change.family for change in changes}
-        open_ones = [a for a in ALTERNATIVES if a.family not in taken and _applies(a, trial)]
-        found = [(a, *_try(trial, a, prepared, present)) for a in open_ones]
-        if number == 0:
-            first = tuple(comparison for _, comparison, _ in found)
-        better = [entry for entry in found if entry[1].wins]
-        if not better:
+        open_ones = [a for a in ALTERNATIVES if a.family not in taken and _applies(a, sample)]
+        found = stage.tries(open_ones)
+        doubtful = [a for a, comparison, _ in found if abs(comparison.sigmas) < SIGNIFICANT]
+        if doubtful and not _winners(found) and len(stage.sample) < len(sample):
+            stage = _Stage.of(sample, stage.prepared.hypothesis)
+            found += stage.tries(doubtful)
+        if not changes:
+            tried = {comparison.name: comparison for _, comparison, _ in found}
+        winners = _winners(found)
+        if not winners:
             break
-        best, comparison, found_score = max(better, key=lambda entry: entry[1].difference)
-        if best.factor is not None:
-            best, comparison, found_score = _refined(
-                (best, comparison, found_score), trial, prepared, present
-            )
-        present = found_score
+        best, comparison, _ = _refined(max(winners, key=lambda e: e[1].difference), stage)
         changes.append(best)
         won.append(comparison)
-        prepared = Prepared.of(trial, best.change(prepared.hypothesis))
+        stage = _Stage.of(stage.sample, best.change(stage.prepared.hypothesis))
+    if len(stage.sample) < len(sample):
+        stage = _Stage.of(sample, stage.prepared.hypothesis)
+    prepared, present = stage.prepared, stage.present
     best_of_all = prepared.hypothesis
-    if len(trial) < len(sample):
-        prepared = Prepared.of(sample, best_of_all)
-        present = score(sample, prepared)
     shuffled = _score_of(sample, replace(best_of_all, rows="shuffled"), prepared)
     other_ctf = None
     if sample.ctf is not None and best_of_all.transfer != "none":
@@ -129,7 +149,7 @@ def search(sample: Sample) -> Outcome:
     return Outcome(
         best_of_all,
         tuple(changes),
-        first,
+        tuple(tried.values()),
         tuple(won),
         present,
         _sigmas(present),
@@ -148,22 +168,18 @@ def _applies(alternative: Alternative, sample: Sample) -> bool:
     return True
 
 
-def _try(
-    sample: Sample, alternative: Alternative, prepared: Prepared, present: Score
-) -> tuple[Comparison, Score]:
-    found = _score_of(sample, alternative.change(prepared.hypothesis), prepared)
-    return Comparison.of(alternative.name, found, present), found
+def _winners(found: list[Entry]) -> list[Entry]:
+    return [entry for entry in found if entry[1].wins]
 
 
-def _refined(best: Entry, sample: Sample, prepared: Prepared, present: Score) -> Entry:
-    """Return the entry of the best factor near that of a winner, to a twentieth."""
+def _refined(best: Entry, stage: _Stage) -> Entry:
+    """Return the entry of the best factor near that of a winner, to a twentieth, if it has one."""
     for step in _STEPS:
-        centre = best[0].factor or 1.0
-        for factor in (centre / step, centre * step):
-            other = best[0].with_factor(factor)
-            entry = (other, *_try(sample, other, prepared, present))
-            if entry[1].difference > best[1].difference:
-                best = entry
+        centre = best[0].factor
+        if centre is None:
+            break
+        others = [best[0].with_factor(factor) for factor in (centre / step, centre * step)]
+        best = max([best, *stage.tries(others)], key=lambda entry: entry[1].difference)
     return best
 
 

@@ -33,7 +33,8 @@ class Shape:
         root mean square of the density; positive for a solid molecule.
     spike : how much the centre voxel stands out of its neighbours, in units of the voxel that
         stands out most elsewhere near the centre; a map without a spike has about 1 or less.
-    image_spike : the same of the mean of all images as they are, uncentred.
+    image_spike : the same of the mean of all images as they are; centred_spike : of the mean of
+        the centred ones, in which a particle is sharper, and what belongs to the detector is not.
     edge_ring : largest mean density of a shell beyond 0.36 box that its neighbours do not have,
         over the root mean square of the density within 0.2 box.
     """
@@ -42,18 +43,26 @@ class Shape:
     centre_excess: float
     spike: float
     image_spike: float
+    centred_spike: float
     edge_ring: float
 
 
-def shape_of(sample: Sample, found: Score) -> tuple[Shape, NDArray[np.float32]]:
-    """Return the figures, and the map (d, d, d) of both half sets."""
+def shape_of(sample: Sample, found: Score, centred: Tensor) -> tuple[Shape, NDArray[np.float32]]:
+    """Return the figures, and the map (d, d, d) of both half sets.
+
+    Parameters
+    ----------
+    centred : (n, P) the sample's data, moved by the shifts.
+    """
     halves, volume = real_maps(sample, found)
-    mean_image = to_real_space(sample.data.mean(0, keepdim=True), sample.geometry.disc)[0]
+    means = torch.stack([sample.data.mean(0), centred.mean(0)])
+    images = to_real_space(means, sample.geometry.disc)
     shape = Shape(
         skewness(*halves),
         centre_excess(volume),
         spike(volume),
-        spike(mean_image),
+        spike(images[0]),
+        spike(images[1]),
         edge_ring(volume),
     )
     return shape, volume.numpy()
