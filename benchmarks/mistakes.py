@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,8 @@ SIMULATE = f"-n {IMAGES} -D {BOX_PX} --snr 0.3 --stacks 2 --motion none --shift-
 NETWORK = "--zdim 2 -n 1 --no-analysis --enc-dim 16 --dec-dim 16 --enc-layers 1 --dec-layers 1"
 SETS = ("set", "other")
 SET = "../set"
-STAR, CS, POSES, CTF = (
-    f"{SET}/{n}" for n in ("particles.star", "particles.cs", "poses.pkl", "ctf.pkl")
-)
+STAR, CS = f"{SET}/particles.star", f"{SET}/particles.cs"
+POSES, CTF = f"{SET}/poses.pkl", f"{SET}/ctf.pkl"
 LIST = "stacks.txt"
 
 
@@ -90,7 +90,7 @@ def answer(out: list[str], errors: list[str]) -> str:
     return " / ".join(line for line in out if re.search(wanted, line)) or out[-1]
 
 
-def row_of(mistake: Mistake, folder: Path) -> Row:
+def rows_of(mistake: Mistake, folder: Path) -> list[Row]:
     """Make a mistake in an empty folder, and give its commands."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -110,7 +110,7 @@ def row_of(mistake: Mistake, folder: Path) -> Row:
     if Path("exploded").exists():
         problems.append("the code of a pickle was run")
     said = said.replace(str(folder.parent) + "/", "")
-    return Row(mistake.name, mistake.commands[-1], code, said, tuple(problems))
+    return [Row(mistake.name, mistake.commands[-1], code, said, tuple(problems))]
 
 
 def order() -> Any:
@@ -289,7 +289,7 @@ def nan_pose(rotation: Any, shift: Any) -> tuple[Any, Any]:
 def mistakes() -> list[Mistake]:
     """Return all rows but those of a full disk and of a kill."""
     pack, bare = "preprocess", f"preprocess {LIST} --ctf {CTF}"
-    train = f"--zdim 2 -n 1 {NETWORK}"
+    train = f"--no-preflight {NETWORK}"
     other = "preprocess {} --poses ../other/poses.pkl -o p.frz"
     return [
         Mistake("none", (f"{pack} {STAR} -o p.frz",), ("looks right",), 0),
@@ -325,10 +325,10 @@ def mistakes() -> list[Mistake]:
         Mistake(
             "selection made for the old order, by identity",
             (
-                f"select {STAR} --first 100 -o first.sel",
-                f"{pack} reordered.star --datadir {SET} --ind first.sel -o p.frz",
+                f"select {STAR} -n 1500 -o some.sel",
+                f"{pack} reordered.star --datadir {SET} --ind some.sel -o p.frz",
             ),
-            (),
+            ("looks right (1500 particles",),
             0,
             reordered_with_rows,
         ),
@@ -514,7 +514,7 @@ def mistakes() -> list[Mistake]:
     ]
 
 
-def killed(folder: Path) -> Row:
+def killed(folder: Path) -> list[Row]:
     """Kill packing in its middle, and give the command again."""
     line = f"preprocess {STAR} --no-preflight -o p.frz"
     shutil.rmtree(folder, ignore_errors=True)
@@ -539,7 +539,7 @@ def killed(folder: Path) -> Row:
     problems += [f"differs: {differ}"] if differ or len(pairs) < 2 else []
     said = f"{answer(out, errors)} ({len(pairs)} files equal, bitwise, to those of a run in one go)"
     problems += [f"exit code {code}"] if code else []
-    return Row("killed in the middle, then the same command", line, code, said, tuple(problems))
+    return [Row("killed in the middle, then the same command", line, code, said, tuple(problems))]
 
 
 def full_disk(folder: Path) -> list[Row]:
@@ -593,9 +593,9 @@ def main() -> int:
             frazil(f"simulate {SIMULATE} --seed {seed} -o {name}")
     rows = []
     makers: list[tuple[str, Callable[[], list[Row]]]] = [
-        (m.name, lambda m=m: [row_of(m, out / "row")]) for m in mistakes()
+        (mistake.name, partial(rows_of, mistake, out / "row")) for mistake in mistakes()
     ]
-    makers += [("disk", lambda: full_disk(out / "disk")), ("kill", lambda: [killed(out / "row")])]
+    makers += [("disk", partial(full_disk, out / "disk")), ("kill", partial(killed, out / "row"))]
     for name, make in makers:
         if args.only in name:
             for row in make():
