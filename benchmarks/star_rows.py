@@ -44,25 +44,24 @@ _BLOCK = 10_000
 
 
 def write_file(path: Path, rows: int) -> None:
-    """Write a RELION 5 file of random numbers with the 30 columns of a refinement."""
+    """Write a RELION 5 file with the 30 columns of a refinement; numbers repeat, names do not."""
     rng = np.random.default_rng(0)
+    numbers = {name: _numbers(name, rng) for name in _LABELS if name not in _TEXTS}
     with path.open("w") as file:
         labels = "".join(f"_rln{name} #{n}\n" for n, name in enumerate(_LABELS, 1))
         file.write(f"{_OPTICS}# version 50001\n\ndata_particles\n\nloop_\n{labels}")
         for first in range(0, rows, _BLOCK):
-            columns = []
-            for name in _LABELS:
-                if name in _WHOLE:
-                    values = rng.integers(1, 3, _BLOCK)
-                    columns.append([f"{value:12d}" for value in values.tolist()])
-                elif name not in _TEXTS:
-                    scale = 1e4 if "Defocus" in name else 100
-                    values = rng.normal(scale, scale / 3, _BLOCK)
-                    columns.append([f"{value:12.6f}" for value in values.tolist()])
-                else:
-                    columns.append([_text(name, first + row) for row in range(_BLOCK)])
+            texts = {name: [_text(name, first + row) for row in range(_BLOCK)] for name in _TEXTS}
+            columns = [texts.get(name) or numbers[name] for name in _LABELS]
             lines = [" ".join(row) for row in zip(*columns, strict=True)]
             file.write("\n".join(lines[: rows - first]) + "\n")
+
+
+def _numbers(name: str, rng: np.random.Generator) -> list[str]:
+    if name in _WHOLE:
+        return [f"{value:12d}" for value in rng.integers(1, 3, _BLOCK).tolist()]
+    scale = 1e4 if "Defocus" in name else 100
+    return [f"{value:12.6f}" for value in rng.normal(scale, scale / 3, _BLOCK).tolist()]
 
 
 def _text(name: str, row: int) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from frazil.cli.main import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
@@ -85,6 +87,14 @@ $ ls
 ```
 """
     assert commands_of(page) == ["frazil one      --flag", "frazil two"]
+
+
+def test_the_table_of_small_commands_says_what_the_program_says():
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([^|]+) \|", (ROOT / "docs/tools.md").read_text("utf-8"), re.M
+    )
+    assert len(rows) == 13
+    assert {name: COMMANDS[name][1] for name, _ in rows} == dict(rows)
 
 
 def broken_links(page: Path) -> list[str]:

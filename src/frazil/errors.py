@@ -10,6 +10,13 @@ exits with code 2. Does not own: programming errors, which stay what Python rais
 class FrazilError(Exception):
     """Base of every error that is the user's or the environment's to mend."""
 
+    def __str__(self) -> str:
+        """Return the line; what a damaged file may have put into it is escaped where it must be."""
+        text = super().__str__()
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 class InputError(FrazilError, ValueError):
     """A file, a row or an option holds something that cannot be used."""

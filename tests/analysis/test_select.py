@@ -255,3 +255,31 @@ def test_ind_of_preprocess_takes_a_selection_whatever_the_order(
     wanted = ROWS[:20] if order == "same" else ROWS[:20][::-1]
     assert packed.rows["index"].tolist() == wanted.tolist()
     assert packed.manifest.dropped == {"--ind": PARTICLES - 20}
+
+
+@pytest.mark.parametrize(
+    ("command", "source", "kind"),
+    [
+        ("filter_star", "simulated/particles.star", ".star"),
+        ("write_star", "simulated/particles.star", ".star"),
+        ("filter_cs", "simulated/particles.cs", ".cs"),
+    ],
+)
+def test_ind_of_the_small_commands_takes_a_selection(
+    place: Path, tmp_path: Path, command: str, source: str, kind: str
+) -> None:
+    chosen, out = tmp_path / "a.sel", tmp_path / f"o{kind}"
+    select(place, "run", "--where", "z0 < 0", "-o", str(chosen))
+    assert main([command, str(place / source), "--ind", str(chosen), "-o", str(out)]) == 0
+    assert open_particles(out).rows["index"].tolist() == ROWS[:20].tolist()
+
+
+def test_what_has_no_identities_says_how_to_get_rows(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = tmp_path / "a.sel"
+    select(place, "run", "--where", "z0 < 0", "-o", str(chosen))
+    poses = str(place / "simulated" / "poses.pkl")
+    arguments = ["--ind", str(chosen), "-o", str(tmp_path / "o.pkl")]
+    assert main(["filter_pkl", poses, *arguments]) == 2
+    assert "frazil select FILE --and SEL -o ind.pkl" in capsys.readouterr().err

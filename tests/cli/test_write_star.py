@@ -141,38 +141,46 @@ def write_both(optics: bool) -> str:
     return Path("in.star").read_text()
 
 
-@pytest.mark.parametrize("optics", [True, False])
-def test_a_star_of_the_wanted_version_is_copied_byte_for_byte(optics: bool):
+@pytest.mark.parametrize(("optics", "flag"), [(True, []), (False, []), (False, ["--relion30"])])
+def test_a_star_is_copied_byte_for_byte(optics: bool, flag: list[str]):
     lines = write_both(optics).splitlines()
-    line = "write_star in.star -o out.star --ind ind.pkl" + ("" if optics else " --relion30")
-    assert main(line.split()) == 0
+    assert main(["write_star", "in.star", "-o", "out.star", "--ind", "ind.pkl", *flag]) == 0
     rows = [text for text in lines if ".mrcs" in text]
     start = lines.index(rows[0])
     want = lines[:start] + [rows[row] for row in CHOSEN] + lines[start + COUNT :]
     assert Path("out.star").read_text().splitlines() == want
 
 
-@pytest.mark.parametrize("optics", [True, False])
-def test_a_change_of_version_and_back_keeps_particles_and_other_columns(optics: bool):
-    write_both(optics)
-    flags = ("--relion30", "") if optics else ("", "--relion30")
-    assert main(f"write_star in.star -o mid.star {flags[0]}".split()) == 0
-    assert main(f"write_star mid.star -o out.star {flags[1]}".split()) == 0
-    before = particles_from_star(Path("in.star"))
-    for name in ("mid.star", "out.star"):
-        star = read_star(Path(name))
-        assert ("optics" in star.blocks) == (optics == (name == "out.star"))
-        after = particles_from_star(Path(name))
-        assert after.sources == before.sources
-        for column in ("index", "half_set"):
-            np.testing.assert_array_equal(after.rows[column], before.rows[column])
-        for column in ("rotation", "shift_ang", "pixel_size_ang", *CTF_COLUMNS):
-            np.testing.assert_allclose(
-                after.rows[column], before.rows[column], rtol=1e-6, atol=2e-6, err_msg=column
-            )
-        for label in ("_rlnMicrographName", "_rlnCoordinateX"):
-            texts = read_star(Path("in.star")).particles.strings(label)
-            assert star.particles.strings(label) == texts
+def test_full_paths_change_the_names_alone():
+    lines = write_both(True).splitlines()
+    assert main(["write_star", "in.star", "-o", "far/out.star", "--full-path"]) == 0
+    found = Path("far/out.star").read_text().splitlines()
+    changed = [(a, b) for a, b in zip(lines, found, strict=True) if a != b]
+    assert len(changed) == COUNT
+    here = f"{Path().absolute()}/"
+    assert all(b.replace(here, "").lstrip("0") == a for a, b in changed)
+    before, after = (particles_from_star(Path(name)) for name in ("in.star", "far/out.star"))
+    assert after.sources == before.sources
+    np.testing.assert_array_equal(after.rows["index"], before.rows["index"])
+
+
+def test_relion_30_of_a_star_loses_nothing_of_its_optics_table():
+    write_both(True)
+    assert main(["write_star", "in.star", "-o", "out.star", "--relion30"]) == 0
+    before, after = (particles_from_star(Path(name)) for name in ("in.star", "out.star"))
+    star = read_star(Path("out.star"))
+    assert "optics" not in star.blocks
+    assert after.sources == before.sources
+    assert set(after.rows["voltage_kv"].tolist()) == {300.0, 200.0}
+    for column in ("index", "half_set"):
+        np.testing.assert_array_equal(after.rows[column], before.rows[column])
+    for column in ("rotation", "shift_ang", "pixel_size_ang", *CTF_COLUMNS):
+        np.testing.assert_allclose(
+            after.rows[column], before.rows[column], rtol=1e-6, atol=2e-6, err_msg=column
+        )
+    for label in ("_rlnMicrographName", "_rlnCoordinateX"):
+        texts = read_star(Path("in.star")).particles.strings(label)
+        assert star.particles.strings(label) == texts
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import tracemalloc
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,10 +61,11 @@ def read_guarded(read: Callable[[Path], object], path: Path, size_bytes: int) ->
         or written.
     """
     try:
-        with _watched(), _limited(), _measured(size_bytes):
+        with warnings.catch_warnings(), _watched(), _limited(), _measured(size_bytes):
+            warnings.simplefilter("ignore")
             read(path)
     except FrazilError as error:
-        if "\n" in str(error) or not str(error):
+        if not _is_line(str(error)):
             raise BrokenPromiseError(f"an error that is no line: {error!r}") from error
         return type(error).__name__
     except BrokenPromiseError:
@@ -73,6 +75,11 @@ def read_guarded(read: Callable[[Path], object], path: Path, size_bytes: int) ->
             raise
         raise BrokenPromiseError(f"{type(error).__name__}: {str(error)[:300]}") from error
     return "read"
+
+
+def _is_line(text: str) -> bool:
+    """Return whether a message is one line that can be printed anywhere."""
+    return len(text.splitlines()) == 1 and text == text.encode("utf-8", "replace").decode()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 
 from frazil.errors import FrazilError
 from frazil.io.cryosparc import write_cs
+from frazil.io.identities import Identities
 from frazil.io.images import open_images, open_particles
 from frazil.io.mrc import read_header, read_images, read_volume, write_volume
 from frazil.io.pickles import (
@@ -27,11 +28,13 @@ from frazil.io.pickles import (
     read_poses,
     write_pickle,
 )
+from frazil.io.selection_file import Selection, read_selection_file, write_selection
 from frazil.io.star import write_star
 from frazil.preprocess.settings import PackSettings
 from frazil.store.checksums import file_checksum
 from frazil.store.reader import ParticleStore
 from tests.fuzz.mutations import mutate
+from tests.io.cs_jobs import write_csg
 from tests.store.made import make_images, make_store, write_stack
 
 MARK = "/tmp/frazil-fuzz-was-here"
@@ -213,6 +216,45 @@ class Cs(TableReader):
         return [self.folder / "p.cs"]
 
 
+class Csg(TableReader):
+    """cryoSPARC's .csg, which names a .cs."""
+
+    tokens = (
+        b"results:\n",
+        b"    metafile: '>p.cs'\n",
+        b"  ",
+        b"'",
+        b"&a *a",
+        b"- ",
+        b"!!python/x ",
+    )
+
+    def make(self) -> list[Path]:
+        made = Cs.make(self)  # type: ignore[arg-type]
+        results = dict.fromkeys(("alignments3D", "blob", "ctf"), made[0])
+        return [write_csg(self.folder / "p.csg", results)]
+
+
+class Selections(Reader):
+    """Selections by identity (.sel)."""
+
+    tokens = (*_CS_TOKENS, b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"uid.npy", b"\x08\0")
+
+    def make(self) -> list[Path]:
+        images = Identities(
+            source=np.array([0, 1, 1]), index=np.array([3, 4, 0]), sources=("a.mrcs", "b.mrcs")
+        )
+        uids = Identities(uid=np.array([5, 6, 7], np.uint64))
+        paths = []
+        for name, chosen in (("images", images), ("uids", uids)):
+            paths.append(self.folder / f"{name}.sel")
+            write_selection(paths[-1], Selection(chosen, "score > 1", "p.star", 10))
+        return paths
+
+    def read(self, path: Path) -> object:
+        return read_selection_file(path)
+
+
 class Pickles(Reader):
     """cryoDRGN's poses, CTF parameters, selections and latents, of all protocols."""
 
@@ -294,6 +336,8 @@ READERS: dict[str, type[Reader]] = {
     "txt": Listing,
     "star": Star,
     "cs": Cs,
+    "csg": Csg,
+    "sel": Selections,
     "pkl": Pickles,
     "store": Store,
 }

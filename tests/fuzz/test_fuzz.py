@@ -7,10 +7,11 @@ from random import Random
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from frazil.errors import InputError
+from frazil.errors import CorruptDataError, InputError, MissingFileError
 from tests.fuzz import guard
 from tests.fuzz.guard import BrokenPromiseError, read_guarded
 from tests.fuzz.mutations import mutate
@@ -51,8 +52,8 @@ def raises(_path: Path) -> None:
     raise KeyError("rlnImageName")
 
 
-def says_two_lines(_path: Path) -> None:
-    raise InputError("one\ntwo")
+def says_nothing(_path: Path) -> None:
+    raise InputError
 
 
 def loops(_path: Path) -> None:
@@ -64,8 +65,8 @@ def takes_too_much(_path: Path) -> object:
     return np.zeros(guard.BASE_BYTES + 100_000)
 
 
-def asks_for_all_memory(_path: Path) -> object:
-    return np.empty(1 << 40, np.uint8)
+def takes_space_unseen(_path: Path) -> object:
+    return torch.empty(1 << 42, dtype=torch.uint8)
 
 
 def runs_a_program(_path: Path) -> None:
@@ -84,10 +85,10 @@ def writes(path: Path) -> None:
     ("bad", "words"),
     [
         (raises, "KeyError"),
-        (says_two_lines, "no line"),
+        (says_nothing, "no line"),
         (loops, "worked for more than"),
         (takes_too_much, "bytes for a file of 10"),
-        (asks_for_all_memory, "MemoryError"),
+        (takes_space_unseen, "RuntimeError"),
         (runs_a_program, r"os\.system"),
         (runs_a_pickle, "exec"),
         (writes, "open"),
@@ -100,6 +101,12 @@ def test_the_guard_sees_every_broken_promise(
     with pytest.raises(BrokenPromiseError, match=words):
         read_guarded(bad, tmp_path / "x", 10)  # type: ignore[arg-type]
     assert read_guarded(Path.exists, tmp_path, 10) == "read"
+
+
+def test_an_error_is_one_line_that_can_be_printed_whatever_a_file_put_into_it() -> None:
+    for kind in (InputError, MissingFileError, CorruptDataError):
+        assert str(kind("a\nb\udc80c\x1b[1m, 5 \u00c5")) == "a\\nb\\udc80c\\x1b[1m, 5 \u00c5"
+        assert str(kind("one line")) == "one line"
 
 
 def test_a_pickle_that_would_run_code_is_refused_by_name(tmp_path: Path) -> None:

@@ -118,7 +118,13 @@ def test_a_header_beyond_numpys_limit_is_read(tmp_path: Path) -> None:
 
 
 def test_a_wide_file_is_not_loaded_but_mapped(tmp_path: Path) -> None:
-    assert isinstance(read_cs(cs(tmp_path, particles())), np.memmap)
+    path = cs(tmp_path, particles())
+    before = read_cs(path)["blob/psize_A"]
+    raw = np.load(path)
+    raw["blob/psize_A"] = 7
+    with path.open("r+b") as file:  # the same file, changed in its place
+        np.lib.format.write_array(file, raw)
+    assert (before == 7).all() and not before.flags.writeable
 
 
 def test_other_formats_are_refused_with_a_remedy(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Folders of cryoSPARC jobs: whichever file is given, every particle has its own pose and image."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from frazil.errors import InputError, MissingFileError
+from frazil.errors import FrazilError, InputError, MissingFileError
 from frazil.io.cryosparc import particles_from_cs, write_cs
 from frazil.io.cryosparc_groups import find_cs_files, read_csg
 from frazil.io.images import open_particles
@@ -223,6 +224,18 @@ def test_a_csg_may_name_files_relative_to_the_project(tmp_path: Path) -> None:
     assert (group.name, group.kind) == ("imported_particles", "particle")
 
 
+def test_groups_of_other_things_and_without_results_are_passed_over(tmp_path: Path) -> None:
+    truth = cs_jobs.refinement(tmp_path / "J24")
+    text = (tmp_path / "J24" / "J24_particles.csg").read_text()
+    volume = text.replace("type: particle\n", "type: volume\n")
+    (tmp_path / "J24" / "J24_volume.csg").write_text(volume)
+    empty = text.partition("results:")[0] + "results: {}\nversion: v4.4.1\n"
+    (tmp_path / "J24" / "J24_particles_again.csg").write_text(empty)
+    assert_same_particles(particles_from_cs(tmp_path / "J24"), truth)
+    with pytest.raises(InputError, match="names no metafile"):
+        particles_from_cs(tmp_path / "J24" / "J24_particles_again.csg")
+
+
 def test_a_folder_without_particles_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="folder of a cryoSPARC job, are wanted"):
@@ -230,3 +243,57 @@ def test_a_folder_without_particles_is_refused(tmp_path: Path) -> None:
     write_cs(tmp_path / "J3_volume.cs", np.zeros(1, [("uid", "<u8")]))
     with pytest.raises(InputError, match="no particles"):
         open_particles(tmp_path)
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes with one to eight changed, put in, taken out or cut off."""
+    out = bytearray(data)
+    for _ in range(rng.randrange(1, 9)):
+        place = rng.randrange(min(len(out), 1200) if rng.random() < 0.8 else len(out))
+        kind = rng.random()
+        if kind < 0.6:
+            out[place] = rng.choice([rng.randrange(256), *b"0123456789'()[]{}<>,:| \n"])
+        elif kind < 0.8:
+            out[place:place] = rng.randbytes(rng.randrange(1, 6))
+        elif kind < 0.97:
+            del out[place : place + rng.randrange(1, 9)]
+        else:
+            del out[max(1, place) :]
+    return bytes(out)
+
+
+@pytest.mark.parametrize("name", ["J24_particles.csg", "J24_005_particles.cs"])
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    cs_jobs.local(tmp_path)
+    path, rng = tmp_path / name, random.Random(name)
+    whole, outcomes = path.read_bytes(), {"read": 0, "refused": 0}
+    for _ in range(400):
+        path.write_bytes(mutated(whole, rng))
+        try:
+            table = particles_from_cs(path)
+        except FrazilError as error:
+            assert "\n" not in str(error) and str(tmp_path) in str(error)
+            outcomes["refused"] += 1
+        else:
+            assert len(table) <= 12
+            outcomes["read"] += 1
+    assert min(outcomes.values()) > 10
+
+
+def test_a_header_of_python_2_is_read(tmp_path: Path) -> None:
+    cs_jobs.imported(tmp_path)
+    path = tmp_path / "imported_particles.cs"
+    raw = path.read_bytes()
+    assert raw.count(b"(12,), }") == 1
+    path.write_bytes(raw.replace(b"(12,), } ", b"(12L,), }"))
+    assert len(particles_from_cs(path)) == 12
+
+
+def test_fields_of_another_type_are_refused(tmp_path: Path) -> None:
+    truth = cs_jobs.imported(tmp_path)
+    path = tmp_path / "imported_particles.cs"
+    for field, kind in (("alignments3D/pose", "S4"), ("blob/path", "<u4"), ("uid", "<u8,<u8")):
+        dtype = [(n, kind if n == field else truth.dtype[n]) for n in truth.dtype.names]
+        write_cs(path, np.zeros(12, dtype))
+        with pytest.raises(InputError, match=f"{field} holds"):
+            particles_from_cs(path)

@@ -1,5 +1,6 @@
 """Dialects: cisTEM's files, keywords in any case, and odd lines; rows copied from each of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,17 @@ from scipy.spatial.transform import Rotation
 
 from frazil.analysis.info import describe
 from frazil.errors import InputError
+from frazil.io import star_compiled, star_table
 from frazil.io.images import open_images, open_particles
 from frazil.io.mrc import StackWriter
 from frazil.io.parse_ctf import ctf_from_star
 from frazil.io.parse_poses import poses_from_star
 from frazil.io.parse_settings import CtfStarSettings, PoseStarSettings
 from frazil.io.star import copy_rows, particles_from_star, read_star
+from frazil.io.star_input import write_particle_star
 from frazil.io.star_labels import version_of
 from frazil.io.star_table import is_regular, split_line
+from frazil.io.tool_settings import WriteStarSettings
 from tests.io.test_star import OLD, OPTICS, PARTICLES, star
 
 CISTEM = """# Written by cisTEM Version 2.0.0-alpha on 2026-01-01 10:00:00
@@ -227,3 +231,76 @@ def test_a_single_particle_as_pairs_is_copied_once_or_not_at_all(tmp_path: Path)
     for rows in ([], [0, 0]):
         with pytest.raises(InputError, match="one particle without loop_"):
             copy_rows(path, tmp_path / "o.star", np.array(rows, np.int64))
+
+
+def both_ways(monkeypatch: pytest.MonkeyPatch, path: Path, names: list[str]) -> list[object]:
+    """Return what plain and compiled loops read of a file: values, or the message."""
+    found: list[object] = []
+    for size in (1 << 60, 0):
+        monkeypatch.setattr(star_table, "COMPILED_BYTES", size)
+        try:
+            table = read_star(path).block("x")
+            numbers = table.numbers(names).tobytes() if names else b""
+            found.append((replace(table, path=path), list(table.rows()), numbers))
+        except InputError as error:
+            found.append(str(error))
+    return found
+
+
+NUMBER = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False, width=32).map(lambda x: f"{x:.6f}"),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.integers(-(10**18), 10**18).map(str),
+    st.sampled_from(["+.5", "5.", "-0", "1E+05", "2e-22", "1e400", ".", "e5", "1e", "--1", "0x1"]),
+)
+PIECE = st.one_of(WORD, st.text(st.characters(codec="latin-1", max_codepoint=255), max_size=6))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(st.tuples(NUMBER, PIECE, NUMBER), max_size=20),
+    end=st.sampled_from(["\n", "\r\n", " \n", "\n\n", "\n# c\n"]),
+    last=st.sampled_from(["", "\n", "\ndata_y\nloop_\n_b\n1\n"]),
+)
+def test_compiled_loops_read_what_plain_ones_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]], end: str, last: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "loops.star"
+    text = end.join(" ".join(row) for row in rows)
+    path.write_bytes(f"data_x\nloop_\n_a\n_t\n_b\n{text}{last}".encode("latin-1"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        plain, compiled = both_ways(monkeypatch, path, ["_a", "_b"])
+    assert plain == compiled
+
+
+def test_compiled_loops_are_used_for_large_files_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[int] = []
+    parse = star_compiled.parse_rows
+    monkeypatch.setattr(
+        star_compiled, "parse_rows", lambda *given: called.append(1) or parse(*given)
+    )
+    path = star(tmp_path, OPTICS + PARTICLES)
+    small = particles_from_star(path)
+    assert not called
+    monkeypatch.setattr(star_table, "COMPILED_BYTES", 0)
+    large = particles_from_star(path)
+    assert called and large.rows.tobytes() == small.rows.tobytes()
+    assert (large.groups, large.sources) == (small.groups, small.sources)
+
+
+def test_write_star_makes_a_relion_file_of_cistems(tmp_path: Path) -> None:
+    stacks(tmp_path, "my/a.mrcs", "my/b.mrcs")
+    path, out = star(tmp_path, CISTEM), tmp_path / "relion.star"
+    write_particle_star(WriteStarSettings(particles=str(path), out=str(out)))
+    assert version_of(read_star(out)) == "RELION 3.1 or later"
+    made, wanted = open_particles(out), open_particles(path)
+    for name in ("rotation", "shift_ang", "pixel_size_ang", "phase_shift_deg", "index"):
+        np.testing.assert_allclose(made.rows[name], wanted.rows[name], atol=1e-4)
+    assert [made.sources[n] for n in made.rows["source"]] == [
+        wanted.sources[n] for n in wanted.rows["source"]
+    ]
+    lines = "\n".join(wanted.provenance)
+    assert "poses: _cisTEMAnglePhi, _cisTEMAngleTheta, _cisTEMAnglePsi of data_" in lines
+    assert "shift (-1.5, 2.25) A (_cisTEMXShift and _cisTEMYShift times -1)" in lines

@@ -125,13 +125,13 @@ def test_good_images_are_not_flagged_and_leave_no_list(
 
 
 def test_pixel_facts_are_those_of_direct_sums() -> None:
-    images = ordinary_images(9, BOX) + 300  # as counts of a camera are
+    images = ordinary_images(9, 192) + 300  # as counts of a camera are
     facts = facts_of(images)
-    middle = images[:, BOX // 4 : -BOX // 4].astype(np.float64)
-    assert np.allclose(facts["mean"], middle.mean((1, 2)), rtol=1e-6)
-    assert np.allclose(facts["std"], middle.std((1, 2)), rtol=2e-2)
-    assert np.array_equal(facts["lowest"], images.min((1, 2)))
-    assert np.array_equal(facts["highest"], images.max((1, 2)))
+    rows = images[:, ::6].astype(np.float64)
+    assert np.allclose(facts["mean"], rows.mean((1, 2)), rtol=1e-6)
+    assert np.allclose(facts["std"], rows.std((1, 2)), rtol=2e-2)
+    assert np.array_equal(facts["lowest"], rows.min((1, 2)))
+    assert np.array_equal(facts["highest"], rows.max((1, 2)))
 
 
 def test_images_are_judged_by_their_own_optics_group() -> None:

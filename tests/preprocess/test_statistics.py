@@ -6,6 +6,7 @@ import torch
 from frazil.geometry.packing import half_disc
 from frazil.preprocess.statistics import (
     ShellStatistics,
+    constant_images,
     image_gains,
     reference_shell_rms,
     shell_power,
@@ -77,3 +78,14 @@ def test_sums_of_blocks_are_the_sum_and_survive_json() -> None:
     for name in ("power", "images", "error_power", "clipped"):
         assert np.array_equal(getattr(again, name), getattr(whole, name)), name
     assert again.error_images == whole.error_images
+
+
+def test_constant_images_are_found_and_only_those() -> None:
+    images = np.random.default_rng(0).normal(size=(5, 8, 8)).astype(np.float32)
+    images[1] = 3.5
+    images[2, 4] = 7  # only some rows, which were looked at first
+    images[3] = 0
+    images[3, 7, 7] = 1e-3
+    images[4] = np.nan
+    alike = np.array([False, True, True, True, False])
+    assert constant_images(images, alike).tolist() == [False, True, False, False, False]

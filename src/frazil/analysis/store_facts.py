@@ -27,7 +27,8 @@ def describe_store(path: Path) -> Facts:
     _add_disk(facts, path, manifest)
     _add_quality(facts, manifest)
     # The source's box is said above.
-    add_table(facts, replace(store.table(), box_px=None), "source pixel size")
+    label = "pixel size" if manifest.processing.resampled else "source pixel size"
+    add_table(facts, replace(store.table(), box_px=None), label)
     _add_accounting(facts, manifest)
     return facts
 
@@ -35,7 +36,10 @@ def describe_store(path: Path) -> Facts:
 def _add_boxes(facts: Facts, manifest: Manifest) -> None:
     """Add the packed box, its bands, and what was done to the images."""
     size, process = manifest.pixel_size_ang, manifest.processing
-    text = f"{manifest.box_px} px, from {process.source_box_px} px"
+    kinds = [(s.box_px, s.pixel_size_ang, s.particles) for s in process.resampled]
+    from_what = [f"{box} px at {ang:.5g} A/px ({count})" for box, ang, count in kinds]
+    source = ", ".join(from_what) or f"{process.source_box_px} px"
+    text = f"{manifest.box_px} px, from {source}"
     text += f"; {size:.6g} A/px, Nyquist {2 * size:.4g} A" if size else ""
     facts.add("packed box", text, manifest.box_px, "px")
     facts.values["source_box_px"] = process.source_box_px

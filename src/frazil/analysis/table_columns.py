@@ -14,16 +14,10 @@ from numpy.typing import NDArray
 
 from frazil.analysis.expression import Column, Words
 from frazil.geometry.rotations import to_relion_euler
-from frazil.io import particles
 from frazil.io.cryosparc_join import CsColumns
+from frazil.io.particles import FLAGS, ParticleTable
 from frazil.io.star import StarTable, read_star
 
-FLAGS = {
-    name.removeprefix("FLAG_").lower(): bit
-    for name, bit in vars(particles).items()
-    if name.startswith("FLAG_")
-}
-"""Columns that are true where a flag of the table is set."""
 _PLAIN = (
     "uid",
     "index",
@@ -85,7 +79,7 @@ class TableColumns:
 class LazyTable:
     """Columns of a table that is read when the first of them is asked for."""
 
-    def __init__(self, read: Callable[[], particles.ParticleTable]) -> None:
+    def __init__(self, read: Callable[[], ParticleTable]) -> None:
         self._read = read
         self._columns: TableColumns | None = None
 
@@ -105,7 +99,7 @@ class LazyTable:
         return self.columns.get(name) if name in self.names() else None
 
 
-def of_table(table: particles.ParticleTable) -> TableColumns:
+def of_table(table: ParticleTable) -> TableColumns:
     """Return the columns of a table."""
     return TableColumns(
         table.rows,

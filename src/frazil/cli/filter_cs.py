@@ -25,11 +25,11 @@ def run(args: argparse.Namespace) -> None:
     from frazil.io.cryosparc_files import read_cs
     from frazil.io.cs_rows import copy_cs_rows
     from frazil.io.outputs import check_output
-    from frazil.io.pickles import read_selection
+    from frazil.io.selection_file import read_rows_of
 
     check_output(args.output, (".cs",), [args.particles])
     count = len(read_cs(args.particles))
-    rows = read_selection(args.ind, count)
+    rows = read_rows_of(args.ind, args.particles, count)
     with tqdm(total=len(rows), desc="copying", unit="row") as bar:
         copy_cs_rows(args.particles, args.output, rows, bar.update)
     print(f"{args.output}: {len(rows)} of {count} particles")

@@ -31,14 +31,18 @@ def run(args: argparse.Namespace) -> None:
     from frazil.analysis.preflight import REPORT_NAME, checked
     from frazil.engines.preflight.settings import PreflightSettings
     from frazil.errors import InputError
-    from frazil.io.pickles import read_selection
+    from frazil.io.identities import Identities
+    from frazil.io.selection_file import read_rows
     from frazil.preprocess.inputs import join_pickles
     from frazil.store.reader import ParticleStore
 
     store = ParticleStore.open(args.store)
     if args.poses or args.ctf:
         store = store.with_rows(join_pickles(store.table(), args.poses, args.ctf).rows)
-    selected = None if args.ind is None else read_selection(args.ind, store.count)
+    selected = None
+    if args.ind is not None:
+        there = Identities.of(store.rows, store.sources)
+        selected = read_rows(args.ind, store.count, lambda _: there, str(args.store), _say)
     report = checked(store, read_settings(args, PreflightSettings), selected, say=_say)
     for line in report.lines():
         _say(line)

@@ -18,9 +18,10 @@ def run(args: argparse.Namespace) -> None:
     from frazil.io.mrc_edit import header_fields
 
     header = read_header(args.input)
-    for name, value in header_fields(args.input).items():
+    fields = header_fields(args.input)
+    order = fields.pop("order")
+    for name, value in fields.items():
         print(f"{name:<9}: {value}")
-    order = {"<": "little", ">": "big"}[header.byte_order]
     scale = f"{header.pixel_size_ang:.6g} A/px" if header.pixel_size_ang else "no pixel size"
     print(
         f"\n{header.nz} x {header.ny} x {header.nx} of {header.dtype.name}, {order}-endian, {scale}"

@@ -1,7 +1,7 @@
 """Write a RELION .star file from particles, CTF, poses and a selection.
 
-A .star is copied with all its columns, byte for byte, unless its version changes (--relion30, or
-3.0 to 3.1). Image names stay as they are unless --full-path.
+A .star is copied with all its columns, byte for byte; --relion30 puts the optics table of one into
+the rows. Image names stay as they are unless --full-path.
 
   frazil write_star particles.mrcs --ctf ctf.pkl --poses pose.pkl --ind ind.pkl -o good.star
   frazil write_star particles.star --ind ind.pkl -o good.star

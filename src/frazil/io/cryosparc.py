@@ -6,7 +6,7 @@ quantity came from. Does not own: files and joins (`cryosparc_files`, `cryosparc
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ _NOT_APPLIED = (
 _SOURCE_UID = "sym_expand/src_uid"
 _PER_CLASS = re.compile(r"(alignments_class_|alignments_class3D_)(\d+)/pose")
 _MULTI = "alignments3D_multi"
+_POSE_FIELDS = ("pose", "shift", "psize_A", "split")
+_ROW_SHAPES = {"pose": (3,), "shift": (2,), "blob/shape": (2,)}
 _POSE_BLOCK = 1 << 18
 
 
@@ -125,20 +127,42 @@ def read_alignment(columns: CsColumns, class_index: int | None = None) -> CsAlig
     field = alignment_field(columns, class_index)
     if field is None:
         return None
-    columns.load([f"{field}/{name}" for name in ("pose", "shift", "psize_A", "split")])
+    fields = [f"{field}/{name}" for name in _POSE_FIELDS]
+    check_types(columns, fields)
+    columns.load(fields)
     pose, shift = columns.need(f"{field}/pose"), columns.need(f"{field}/shift")
     if field == _MULTI and class_index is not None:
         pose, shift = pose[:, class_index], shift[:, class_index]
     elif field == _MULTI:
         pose, shift = pose[:, 0], shift[:, 0]
-    if pose.ndim != 2 or pose.shape[1] != 3:
-        raise InputError(
-            f"{columns.path}: {field}/pose is of shape {pose.shape}, rotation vectors (N, 3) "
-            "are wanted"
-        )
     return CsAlignment(
         field, pose, shift, columns.get(f"{field}/psize_A"), columns.get(f"{field}/split")
     )
+
+
+def check_types(columns: CsColumns, names: Sequence[str]) -> None:
+    """Raise InputError when a field that is there holds anything but what it should.
+
+    blob/path is text, all others numbers; a row holds 3 of a pose, 2 of a shift, 1 of the rest
+    (fields of `_MULTI` have one such for each class).
+    """
+    for name in names:
+        holder = columns.holder(name)
+        if holder is None:
+            continue
+        found, last = holder.dtype[name], name.split("/")[-1]
+        shape = (
+            _ROW_SHAPES.get(name, _ROW_SHAPES.get(last, ())) if name not in _NOT_APPLIED else None
+        )
+        if name.startswith(_MULTI) and last in _ROW_SHAPES:
+            shape = (*found.shape[:1], *_ROW_SHAPES[last])
+        kinds = "SU" if name == "blob/path" else "fiu"
+        if found.base.kind not in kinds or shape not in (None, found.shape):
+            what = "text" if kinds == "SU" else "numbers"
+            raise InputError(
+                f"{holder.path}: {name} holds {found} in each row, {what} of shape {shape} are "
+                "wanted; export it again"
+            )
 
 
 def _shape_of(columns: CsColumns, name: str) -> tuple[int, ...]:
@@ -174,10 +198,10 @@ def particles_from_cs(
     path = Path(path)
     columns = CsColumns(find_cs_files(path, class_index))
     field = alignment_field(columns, class_index) if poses else None
-    wanted = [f"{field}/{name}" for name in ("pose", "shift", "psize_A", "split")] if field else []
-    columns.load(
-        ["uid", *_BLOB_FIELDS, *_CTF_FIELDS.values(), "ctf/exp_group_id", *wanted], _NOT_APPLIED
-    )
+    wanted = ["uid", *_BLOB_FIELDS, *_CTF_FIELDS.values(), "ctf/exp_group_id", _SOURCE_UID]
+    wanted += [f"{field}/{name}" for name in _POSE_FIELDS] if field else []
+    check_types(columns, [*wanted, *_NOT_APPLIED])
+    columns.load(wanted, _NOT_APPLIED)
     notes: list[str] = []
     rows = empty_rows(len(columns))
     uid = columns.get("uid")
@@ -187,12 +211,13 @@ def particles_from_cs(
     _fill_ctf(rows, columns, notes)
     optics_groups = _fill_optics(rows, columns)
     alignment = read_alignment(columns, class_index) if poses else None
-    arithmetic: list[str] = []
+    arithmetic = ""
     if alignment is not None:
-        arithmetic.append(_fill_alignment(rows, alignment, columns, notes))
+        arithmetic = _fill_alignment(rows, alignment, columns, notes)
     elif poses:
         notes.append(_no_poses(columns))
     _note_expansion(columns, notes)
+    said = (*columns.files.lines, *columns.accounts(), *_taken(columns))
     return ParticleTable(
         rows,
         sources,
@@ -201,7 +226,7 @@ def particles_from_cs(
         blob_sign=blob_sign,
         origin=str(path),
         notes=tuple(notes),
-        provenance=(*columns.files.lines, *columns.accounts(), *_taken(columns), *arithmetic),
+        provenance=tuple(filter(None, (*said, arithmetic))),
     )
 
 
@@ -282,7 +307,8 @@ def _fill_ctf(rows: NDArray[np.void], columns: CsColumns, notes: list[str]) -> N
         if values is None:
             missing.append(field)
         elif field.endswith("_rad"):
-            rows[name] = np.rad2deg(values.astype(np.float64))
+            with np.errstate(over="ignore"):  # beyond float32: told as no number, with the row
+                rows[name] = np.rad2deg(values.astype(np.float64))
         else:
             rows[name] = values
     if missing == ["ctf/phase_shift_rad"]:
@@ -309,7 +335,7 @@ def _fill_optics(rows: NDArray[np.void], columns: CsColumns) -> tuple[str, ...]:
 def _fill_alignment(
     rows: NDArray[np.void], alignment: CsAlignment, columns: CsColumns, notes: list[str]
 ) -> str:
-    """Fill rotation, shift in A and half-set; return the arithmetic of one shift."""
+    """Fill rotation, shift in A and half-set; return the arithmetic of one shift, if any."""
     path, field = columns.path, alignment.field
     for what, values in (("pose", alignment.rotation_vector), ("shift", alignment.shift_px)):
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -324,7 +350,8 @@ def _fill_alignment(
         notes.append(f"{path}: {field}/psize_A is missing, shifts scaled by blob/psize_A")
         psize_ang, scale = columns.need("blob/psize_A"), "blob/psize_A"
     check_positive(psize_ang, scale, path)
-    rows["shift_ang"] = alignment.shift_px * psize_ang[:, None]
+    with np.errstate(over="ignore"):
+        rows["shift_ang"] = alignment.shift_px * psize_ang[:, None]
     if alignment.split is not None:
         known = np.isin(alignment.split, (0, 1))
         rows["half_set"] = np.where(known, alignment.split.astype(np.int64) + 1, -1)

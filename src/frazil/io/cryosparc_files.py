@@ -4,6 +4,10 @@ Owns: opening and writing a .cs, and reading chosen columns in one pass with bou
 not own: what the fields mean (`cryosparc`), nor which files belong together (`cryosparc_groups`).
 """
 
+import ast
+import mmap
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +19,17 @@ from numpy.typing import NDArray
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.atomic import write_npy_atomic
 
-_MAX_HEADER_BYTES = 1 << 30
+_MAX_HEADER_BYTES = 1 << 24  # 1,000 classes take 1 MB
+_BAD_HEADER = (
+    ValueError,
+    SyntaxError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    DeprecationWarning,  # of a type that numpy gives up, where warnings are errors
+)
+_PYTHON_2_LONG = re.compile(r"\b(\d+)L\b")
 _BLOCK_BYTES = 32 << 20
 _CSDAT = (b"\x94CSDAT", b"\x95CSDAT")
 _PARQUET = b"PAR1"
@@ -25,37 +39,9 @@ def read_cs(path: Path) -> NDArray[np.void]:
     """Return a .cs file as a read-only structured array (N,), mapped, not loaded.
 
     A column taken from it touches every page of the file; `CsFile.read` takes several at once, with
-    bounded memory.
-
-    Raises
-    ------
-    MissingFileError : no such file.
-    InputError : one of the compressed formats, or no .cs file.
+    bounded memory. `CsFile.of` says what is refused.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            magic = file.read(6)
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if magic in _CSDAT or magic.startswith(_PARQUET):
-        kind = "CSDAT" if magic in _CSDAT else "Parquet"
-        raise InputError(
-            f"{path}: compressed .cs ({kind}); expand it with cryosparc-tools: "
-            "Dataset.load(IN).save(OUT, format=1)"
-        )
-    if magic != b"\x93NUMPY":
-        raise InputError(f"{path}: not a .cs file (it does not begin as a numpy array does)")
-    try:
-        array = np.load(path, mmap_mode="r", max_header_size=_MAX_HEADER_BYTES, allow_pickle=False)
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: damaged .cs file ({reason}); export it again") from error
-    if array.dtype.names is None or array.ndim != 1:
-        raise InputError(f"{path}: a table of named columns is wanted, found {array.dtype}")
-    return array
+    return CsFile.of(path).mapped()
 
 
 def write_cs(path: Path, array: NDArray[np.void]) -> None:
@@ -104,9 +90,49 @@ class CsFile:
 
     @classmethod
     def of(cls, path: Path) -> "CsFile":
-        """Return a .cs file; see `read_cs` for what is refused."""
-        array = read_cs(path)
-        return cls(Path(path), array.dtype, len(array), int(getattr(array, "offset", 0)))
+        """Return a .cs file.
+
+        Raises
+        ------
+        MissingFileError : no such file.
+        InputError : one of the compressed formats, no .cs file, or a damaged one.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                start = file.read(12)
+                _check_magic(path, start)
+                # Version 1 has two bytes of length, later ones four.
+                offset, length = 10, int.from_bytes(start[8:10], "little")
+                if start[6:7] != b"\x01":
+                    offset, length = 12, int.from_bytes(start[8:12], "little")
+                file.seek(offset)
+                text = file.read(min(length, _MAX_HEADER_BYTES + 1))
+        except FileNotFoundError as error:
+            raise MissingFileError(f"{path}: no such file") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        try:
+            if len(text) != length:
+                raise ValueError(f"a header of {length} bytes")
+            dtype, shape = _described(text.decode("utf-8" if start[6:7] == b"\x03" else "latin1"))
+            if dtype.names is not None and len(shape) == 1:
+                short = offset + length + shape[0] * dtype.itemsize - size
+                if short > 0 or not dtype.itemsize:
+                    raise ValueError(f"{short} bytes are missing at its end")
+        except (*_BAD_HEADER, KeyError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"{path}: damaged .cs file ({reason}); export it again") from error
+        if dtype.names is None or len(shape) != 1:
+            raise InputError(f"{path}: a table of named columns is wanted, found {dtype}")
+        return cls(path, dtype, shape[0], offset + length)
+
+    def mapped(self) -> NDArray[np.void]:
+        """Return all rows as a read-only array (N,), mapped, not loaded."""
+        with self.path.open("rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(pages, self.dtype, self.count, self.offset)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,6 +194,38 @@ class CsFile:
                     f"{self.path}: became shorter while it was read; copy it again"
                 )
             view = view[got:]
+
+
+def _check_magic(path: Path, start: bytes) -> None:
+    """Raise InputError unless a file begins as a numpy array does."""
+    if start[:6] in _CSDAT or start.startswith(_PARQUET):
+        kind = "CSDAT" if start[:6] in _CSDAT else "Parquet"
+        raise InputError(
+            f"{path}: compressed .cs ({kind}); expand it with cryosparc-tools: "
+            "Dataset.load(IN).save(OUT, format=1)"
+        )
+    if start[:6] != b"\x93NUMPY":
+        raise InputError(f"{path}: not a .cs file (it does not begin as a numpy array does)")
+
+
+def _described(text: str) -> tuple[np.dtype[np.void], tuple[int, ...]]:
+    """Return type and shape that the header of a numpy file describes.
+
+    Raises
+    ------
+    ValueError, KeyError, or one of `_BAD_HEADER` : it describes no array of plain values.
+    """
+    try:
+        facts = ast.literal_eval(text.strip())
+    except SyntaxError:
+        facts = ast.literal_eval(_PYTHON_2_LONG.sub(r"\1", text.strip()))
+    dtype, shape = np.lib.format.descr_to_dtype(facts["descr"]), facts["shape"]
+    whole = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
+    if not whole or (facts["fortran_order"] and len(shape) > 1):
+        raise ValueError(f"shape {shape}")
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    return dtype, shape
 
 
 def _codes(values: NDArray[Any], known: dict[Any, int]) -> NDArray[np.int32]:

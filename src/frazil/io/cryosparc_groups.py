@@ -109,9 +109,8 @@ def read_csg(path: Path) -> CsGroup:
         metafile = _scalar(values.get(("results", name, "metafile"), ""), path)
         items = values.get(("results", name, "num_items"), "")
         if metafile:
-            results.append(CsResult(name, metafile, int(items) if items.isdecimal() else None))
-    if not results:
-        raise InputError(f"{path}: names no metafile under results:; give the .cs file itself")
+            count = int(items) if items.isdecimal() and len(items) < 19 else None
+            results.append(CsResult(name, metafile, count))
     kind, title = (_scalar(values.get(("group", key), ""), path) for key in ("type", "name"))
     return CsGroup(path, title or path.stem, kind, tuple(results))
 
@@ -167,6 +166,8 @@ def _of_group(group: CsGroup, class_index: int | None) -> CsFiles:
         raise InputError(
             f"{path}: holds items of type {group.kind}, no particles; give another .csg"
         )
+    if not group.results:
+        raise InputError(f"{path}: names no metafile under results:; give the .cs file itself")
     owners = tuple((result.name, _metafile(path, result)) for result in group.results)
     files = list(dict.fromkeys(file for _, file in owners))
     main = next((file for file in files if _PASSTHROUGH not in file.name), files[0])
@@ -211,7 +212,8 @@ def _metafile(path: Path, result: CsResult) -> Path:
 def _of_folder(folder: Path, class_index: int | None) -> CsFiles:
     """Return the files of a job's folder, by its .csg files or else by the names of its .cs."""
     groups = [read_csg(path) for path in sorted(folder.glob("*.csg"))]
-    groups = [g for g in groups if g.kind == "particle" and not _ASIDE.search(g.path.name)]
+    groups = [g for g in groups if g.kind == "particle" and g.results]
+    groups = [g for g in groups if not _ASIDE.search(g.path.name)]
     if groups:
         by_name = {g.path.name: g for g in groups}
         chosen = _one_of(folder, list(by_name), class_index)

@@ -135,7 +135,7 @@ def open_file(path: Path) -> int:
     """
     try:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:  # a zero byte is in no file's name
         raise MissingFileError(f"{path}: no such file") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror})") from error

@@ -147,7 +147,8 @@ def set_pixel_size(
 def header_fields(path: Path) -> dict[str, Any]:
     """Return the fields of a header by the names that MRC programs give them.
 
-    `labels` are those in use, without blanks; `next` is the size of the extended header in bytes.
+    `labels` are those in use, without blanks; `next` is the size of the extended header in bytes;
+    `order` is the byte order.
     """
     header = read_header(path)
     raw, order = _raw_header(header)
@@ -166,6 +167,7 @@ def header_fields(path: Path) -> dict[str, Any]:
     texts = [raw[start : start + 80] for start in range(_LABELS_BYTE, HEADER_BYTES, 80)]
     plain = [bytes(text).strip(b"\0 ").decode("latin1") for text in texts]
     fields["labels"] = [text for text in plain if text]
+    fields["order"] = {"<": "little", ">": "big"}[order]
     return fields
 
 

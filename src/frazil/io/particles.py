@@ -86,14 +86,14 @@ CTF_COLUMNS = CTF_PARAMETERS[1:]
 
 def empty_rows(n: int) -> NDArray[np.void]:
     """Return (n,) rows of PARTICLE_DTYPE in which everything is unknown and no flag is set."""
-    rows = np.zeros(n, PARTICLE_DTYPE)
+    row = np.zeros(1, PARTICLE_DTYPE)
     for name in PARTICLE_DTYPE.names or ():
         kind = PARTICLE_DTYPE[name].base.kind
         if kind == "f":
-            rows[name] = np.nan
+            row[name] = np.nan
         elif kind == "i":
-            rows[name] = -1
-    return rows
+            row[name] = -1
+    return np.repeat(row, n)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ own: what a project folder is (`frazil.io.projects`), opening stacks (`frazil.io
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -187,11 +187,11 @@ class StackSearch:
         """Return whether a file is there; that its folder is there is asked once a folder."""
         folder = path.parent
         if folder not in self._is_folder:
-            self._is_folder[folder] = folder.is_dir()
-        return self._is_folder[folder] and path.is_file()
+            self._is_folder[folder] = _ask(folder.is_dir)
+        return self._is_folder[folder] and _ask(path.is_file)
 
     def _is_link(self, path: Path) -> bool:
-        return self._is_folder.get(path.parent, True) and path.is_symlink()
+        return self._is_folder.get(path.parent, True) and _ask(path.is_symlink)
 
 
 def missing_message(
@@ -231,9 +231,17 @@ def link_target(link: Path) -> Path:
 def _named(search: StackSearch, name: str) -> str:
     """Return a missing stack's name, with what it links to where it is a link."""
     for path in search.candidates(name):
-        if path.is_symlink():
-            return f"{_shorten(path)} (a link to {link_target(path)}, which is not there)"
-    return name
+        if _ask(path.is_symlink):
+            return f"{_shorten(path)} (a link to {_shorten(link_target(path))}, which is not there)"
+    return _shorten(name)
+
+
+def _ask(question: Callable[[], bool]) -> bool:
+    """Return the answer; False of a name that no file can have, or in a folder that is closed."""
+    try:
+        return question()
+    except (OSError, ValueError):
+        return False
 
 
 def _spellings(name: str) -> list[str]:
@@ -249,7 +257,7 @@ def _all_ends(name: str) -> list[str]:
     return ["/".join(parts[number:]) for number in range(len(parts))]
 
 
-def _shorten(path: Path, longest: int = 80) -> str:
+def _shorten(path: Path | str, longest: int = 80) -> str:
     """Return a path cut in the middle to at most `longest` characters."""
     text = str(path)
     half = (longest - 3) // 2

@@ -6,6 +6,7 @@ CTF parameters and row selections. Does not own: joining them to particles (`fra
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError, MissingFileError
 from frazil.io.atomic import atomic_path
+from frazil.io.npy import load_npy, one_line
 
 _NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _BUFFER_MODULES = ("numpy.core.numeric", "numpy._core.numeric")
@@ -31,7 +33,10 @@ _BROKEN = (
     OverflowError,
     RecursionError,
 )
+_MEMO_NUMBERS = {"PUT", "BINPUT", "LONG_BINPUT"}
 _ORTHOGONAL_TOLERANCE = 1e-3
+# Some particles end beyond half the box in any refinement; more do when shifts are in pixels.
+_MOST_FAR_SHIFTS = 0.01
 
 
 class _NdarrayName:
@@ -138,20 +143,28 @@ def _load(path: Path, all_objects: bool) -> list[Any]:
     objects: list[Any] = []
     try:
         while not objects or (all_objects and stream.tell() < len(data)):
+            _check_sizes(stream, len(data))
             objects.append(_Unpickler(stream, path).load())
     except InputError:
         raise
     except _BROKEN as error:
         raise InputError(
             f"{path}: not a readable pickle of numpy arrays "
-            f"({type(error).__name__}: {_one_line(error)}); write the file again"
+            f"({type(error).__name__}: {one_line(error)}); write the file again"
         ) from error
     return objects
 
 
-def _one_line(error: BaseException) -> str:
-    """Return an error's text, shortened to one line."""
-    return " ".join(str(error).split())[:120]
+def _check_sizes(stream: io.BytesIO, size_bytes: int) -> None:
+    """Raise unless all that the next pickle says of sizes is in the file; `stream` stays there.
+
+    The unpickler makes room for what a length or a memo number says before it looks for it.
+    """
+    start = stream.tell()
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in _MEMO_NUMBERS and isinstance(argument, int) and argument > size_bytes:
+            raise pickle.UnpicklingError(f"a memo number of {argument}")
+    stream.seek(start)
 
 
 def write_pickle(path: Path, *values: Any) -> None:
@@ -201,13 +214,22 @@ def read_poses(
         raise InputError(f"{path}: shifts {(len(rotation), 2)} wanted, found {shift.shape}")
     _check_finite(shift, path, "shift")
     far = np.flatnonzero((np.abs(shift) > 1).any(axis=1))
-    if far.size:
+    beyond_half = far_shifts(shift)
+    if far.size or len(beyond_half) > _MOST_FAR_SHIFTS * len(shift):
+        row = int((far if far.size else beyond_half)[0])
+        than = "the box" if far.size else "half the box"
         raise InputError(
-            f"{path}: row {far[0]} (0-based) has a shift of {shift[far[0]]}, more than the box; "
-            "shifts must be fractions of the box, not pixels: make the file again with frazil "
-            "parse_pose_star or parse_pose_csparc"
+            f"{path}: row {row} (0-based) has a shift of {shift[row]}, more than {than} "
+            f"({len(beyond_half)} of {len(shift)} rows are beyond half of it); shifts must be "
+            "fractions of the box, not pixels: make the file again with frazil parse_pose_star or "
+            "parse_pose_csparc"
         )
     return rotation, shift
+
+
+def far_shifts(shift: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the rows whose shift (N, 2), a fraction of the box, is more than half of it."""
+    return np.flatnonzero((np.abs(shift) > 0.5).any(axis=1))
 
 
 def read_ctf(path: Path, n: int | None = None) -> NDArray[np.float64]:
@@ -261,6 +283,11 @@ def read_indices(path: Path, mask_length: int | None = None) -> NDArray[np.int64
     InputError : not a list of integers, empty, or a mask of another length.
     """
     path = Path(path)
+    if path.suffix == ".sel":
+        raise InputError(
+            f"{path}: knows particles by identity, row numbers are wanted here; make them with "
+            "frazil select FILE --and SEL -o ind.pkl"
+        )
     rows = _load_rows(path)
     if rows.dtype == bool and rows.ndim == 1:
         if mask_length not in (None, len(rows)):
@@ -288,18 +315,28 @@ def _load_rows(path: Path) -> NDArray[Any]:
         raise InputError(f"{path}: is a folder; a file of row numbers is wanted")
     try:
         if path.suffix == ".npy":
-            value = np.load(path, allow_pickle=False)
+            value = load_npy(path)
         elif path.suffix == ".txt":
             value = np.array(path.read_text().split(), dtype=np.int64)
         else:
             value = read_pickle(path)
         if isinstance(value, set | frozenset):
             value = sorted(value)
+        if isinstance(value, list | tuple):
+            return _row_array(value, path)
         return np.asarray(value)
     except InputError:
         raise
     except (ValueError, TypeError, EOFError, OverflowError) as error:
-        raise InputError(f"{path}: row numbers wanted ({_one_line(error)})") from error
+        raise InputError(f"{path}: row numbers wanted ({one_line(error)})") from error
+
+
+def _row_array(values: list[Any] | tuple[Any, ...], path: Path) -> NDArray[Any]:
+    """Return row numbers as an array; lists in lists, which may be endless, are refused."""
+    odd = next((v for v in values if not isinstance(v, int | np.integer | np.bool_)), None)
+    if odd is not None:
+        raise InputError(f"{path}: row numbers wanted, found {type(odd).__name__} among them")
+    return np.asarray(values)
 
 
 def check_indices(indices: NDArray[np.int64], n: int, path: Path) -> None:
@@ -356,9 +393,17 @@ def _check_rotations(rotation: NDArray[np.float64], path: Path) -> None:
     """Raise InputError naming the first matrix that is not a proper rotation."""
     gram = rotation @ rotation.transpose(0, 2, 1)
     error = np.abs(gram - np.eye(3)).max(axis=(1, 2), initial=0.0)
-    bad = np.flatnonzero((error > _ORTHOGONAL_TOLERANCE) | (np.linalg.det(rotation) < 0))
+    bad = np.flatnonzero(error > _ORTHOGONAL_TOLERANCE)
     if bad.size:
         raise InputError(
             f"{path}: row {bad[0]} (0-based) is no rotation matrix (R R^T differs from 1 by "
-            f"{error[bad[0]]:.2g}, or it mirrors); make the file again from the original"
+            f"{error[bad[0]]:.2g}; {bad.size} of {len(rotation)} rows); make the file again from "
+            "the original"
+        )
+    bad = np.flatnonzero(np.linalg.det(rotation) < 0)
+    if bad.size:
+        raise InputError(
+            f"{path}: row {bad[0]} (0-based) mirrors (determinant -1; {bad.size} of "
+            f"{len(rotation)} rows): no rotation turns a particle into its mirror image; make the "
+            "file again from the original"
         )

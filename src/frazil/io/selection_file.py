@@ -10,6 +10,7 @@ from), total (rows of that set), and of n particles uid (n,), source (n,), index
 """
 
 import io
+import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,15 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frazil.errors import CorruptDataError, InputError, MissingFileError
+from frazil.errors import CorruptDataError, FrazilError, InputError, MissingFileError
 from frazil.io.atomic import atomic_path
 from frazil.io.identities import MOST_IMAGES, Found, Identify, Identities, find, turned
+from frazil.io.images import open_particles
+from frazil.io.npy import read_npy_header
 from frazil.io.pick_list import read_picks
 from frazil.io.pickles import read_selection
 
 SUFFIX = ".sel"
 _FORMAT = 1
-_BAD_HEADER = (ValueError, EOFError, SyntaxError, TypeError, OverflowError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +150,21 @@ def read_rows(
     return found.rows
 
 
+def read_rows_of(ind: Path, path: Path, count: int) -> NDArray[np.int64]:
+    """Return the rows (n,) of a particle file of `count` rows that a selection means.
+
+    Raises
+    ------
+    MissingFileError, InputError, CorruptDataError : see `read_rows`.
+    """
+
+    def identities(images: bool) -> Identities:
+        table = open_particles(path, poses=False)
+        return Identities.of(table.rows, table.sources)
+
+    return read_rows(ind, count, identities, str(path))
+
+
 def _names_particles(path: Path) -> bool:
     """Return whether a text file holds more than row numbers."""
     if not path.is_file():
@@ -194,20 +211,22 @@ _EMPTY: NDArray[np.bytes_] = np.empty(0, "S1")
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a zip of .npy files; nothing larger than the file is allocated."""
-    size = path.stat().st_size
+    data = path.read_bytes()  # of a file, zipfile asks for as much as a damaged directory says
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-            if not stored or sum(member.file_size for member in members) > size:
+            if not stored or sum(member.file_size for member in members) > len(data):
                 raise InputError(f"{path}: not a selection; make one with frazil select")
             return {
                 member.filename.removesuffix(".npy"): _array(archive.read(member), path)
                 for member in members
             }
+    except FrazilError:
+        raise
     except zipfile.BadZipFile as error:
         raise CorruptDataError(f"{path}: damaged selection ({error}); select again") from error
-    except (NotImplementedError, RuntimeError, EOFError) as error:  # encrypted, unknown zips
+    except (NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a selection ({error})") from error
 
 
@@ -215,14 +234,12 @@ def _array(data: bytes, path: Path) -> NDArray[Any]:
     """Return the array in the bytes of a .npy file."""
     stream = io.BytesIO(data)
     try:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            raise ValueError("version of .npy")
-        shape, by_columns, kind = np.lib.format.read_array_header_1_0(stream)
+        shape, by_columns, kind = read_npy_header(stream)
         body = data[stream.tell() :]
-        if kind.hasobject or by_columns or len(body) != int(np.prod(shape)) * kind.itemsize:
+        if kind.hasobject or by_columns or len(body) != math.prod(shape) * kind.itemsize:
             raise ValueError("an array that is not plain")
         return np.frombuffer(body, kind).reshape(shape)
-    except _BAD_HEADER as error:
+    except ValueError as error:
         raise CorruptDataError(f"{path}: damaged selection ({error}); select again") from error
 
 

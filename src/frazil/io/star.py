@@ -25,6 +25,7 @@ from frazil.io.star_labels import (
     RELION,
     dialect_of,
     pixel_size_labels,
+    split_image_name,
 )
 from frazil.io.star_provenance import star_provenance
 from frazil.io.star_table import text_of
@@ -104,22 +105,6 @@ def particles_from_star(
     )
 
 
-def split_image_name(name: str) -> tuple[int, str]:
-    """Return (0-based index, stack) of an image name "000012@stack.mrcs"; a bare name is image 0.
-
-    Raises
-    ------
-    ValueError : the index is not a number from 1 on.
-    """
-    number, at, stack = name.partition("@")
-    if not at:
-        return 0, name
-    index = int(number) - 1
-    if index < 0 or not stack:
-        raise ValueError(name)
-    return index, stack
-
-
 @dataclass
 class _Reader:
     """The columns of one STAR file that have a meaning here, joined with its optics table.
@@ -143,12 +128,12 @@ class _Reader:
         """Read all numbers that are needed, image names and groups, in one pass."""
         there, readers = self._wanted_numbers(), self._text_readers()
         self.columns = {label: np.empty(len(self.particles)) for label in there}
-        for first, tokens in self.particles.blocks([*there, *readers]):
-            part = slice(first, first + len(tokens[0]))
-            for label, values in zip(there, tokens, strict=False):
-                self.columns[label][part] = self.particles.floats(first, label, values)
-            for take, values in zip(readers.values(), tokens[len(there) :], strict=True):
-                take(rows[part], first, values)
+        for first, numbers, texts in self.particles.parsed(there, list(readers)):
+            part = slice(first, first + len(numbers))
+            for label, values in zip(there, numbers.T, strict=True):
+                self.columns[label][part] = values
+            for take, tokens in zip(readers.values(), texts, strict=True):
+                take(rows[part], first, tokens)
         if self.dialect is CISTEM:
             self._number_cistem(rows)
         if self.optics is not None:
@@ -180,22 +165,33 @@ class _Reader:
         self, rows: NDArray[np.void], first: int, tokens: Sequence[bytes]
     ) -> None:
         """Fill stack and index from tokens index@stack."""
-        numbers, indices, sources = self.stack_names, [0] * len(tokens), [0] * len(tokens)
-        for place, name in enumerate(map(text_of, tokens)):
+        parts = [token.partition(b"@") for token in tokens]
+        if b"".join([part[0] for part in parts]).isdigit() and all(part[2] for part in parts):
+            rows["index"] = np.array([int(part[0] or b"0") for part in parts]) - 1
+            rows["source"] = self._numbered(self.stack_names, [part[2] for part in parts])
+            if not len(parts) or rows["index"].min() >= 0:
+                return
+        for place, name in enumerate(map(text_of, tokens)):  # quoted, bare, or wrong
             try:
-                indices[place], stack = split_image_name(name)
+                rows["index"][place], stack = split_image_name(name)
             except ValueError:
                 wanted = "index@stack with an index from 1 on"
                 self.particles.refuse(first + place, self.dialect.image, wanted)
-            sources[place] = numbers.setdefault(stack, len(numbers))
-        rows["index"], rows["source"] = indices, sources
+            number = self.stack_names.setdefault(stack, len(self.stack_names))
+            rows["source"][place] = number
 
     def _take_stack_names(self, rows: NDArray[np.void], _: int, tokens: Sequence[bytes]) -> None:
-        numbers = self.stack_names
-        rows["source"] = [numbers.setdefault(text_of(t), len(numbers)) for t in tokens]
+        rows["source"] = self._numbered(self.stack_names, tokens)
 
     def _take_groups(self, rows: NDArray[np.void], _: int, tokens: Sequence[bytes]) -> None:
-        rows["group"] = [self.groups.setdefault(text_of(t), len(self.groups)) for t in tokens]
+        rows["group"] = self._numbered(self.groups, tokens)
+
+    def _numbered(self, names: dict[str, int], tokens: Sequence[bytes]) -> list[int]:
+        """Return the number of each token's name, which is made where it is new."""
+        number_of = {
+            token: names.setdefault(text_of(token), len(names)) for token in dict.fromkeys(tokens)
+        }
+        return [number_of[token] for token in tokens]
 
     def _number_cistem(self, rows: NDArray[np.void]) -> None:
         """Fill the index of cisTEM's images, and the stack where the file names none."""

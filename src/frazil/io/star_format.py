@@ -6,11 +6,13 @@ any case. A file is scanned once, and no file is held in memory. Does not own: t
 that run over several lines, which the particle programs do not write, are refused with their line.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from frazil.errors import InputError, MissingFileError
+from frazil.io import star_table
 from frazil.io.star_table import (
     StarTable,
     is_blank,
@@ -29,6 +31,9 @@ PARTICLE_LABELS = ("_rlnImageName", "_cisTEMPositionInStack")
 _LABEL = re.compile(rb"(_\S+|rln\w+)(\s+#\s*\d+)?\s*(#.*)?$")
 _KEYWORDS = (b"data_", b"loop_")
 _FIRST_OF_KEYWORDS = b"dDlL;"
+_UNCOMMON = re.compile(rb"""['"#\0-\x08\x0e-\x1f]""")
+# Compiled loops are left where lines between plain rows are more frequent than this.
+_FEWEST_PLAIN = 16
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -90,8 +95,9 @@ def read_star(path: Path) -> StarFile:
     scanner = _Scanner(path)
     try:
         with path.open("rb") as file:
-            for line in file:
-                scanner.take(line)
+            large = os.fstat(file.fileno()).st_size >= star_table.COMPILED_BYTES
+            while block := file.read(star_table.BLOCK_BYTES) + file.readline():
+                scanner.take_block(block, large)
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file") from error
     except OSError as error:
@@ -119,8 +125,25 @@ class _Scanner:
         self.values: list[str] = []
         self.state = "outside"  # outside, labels (of a loop), rows, pairs
         self.irregular = False
-        self.n_rows = 0
+        self.n_rows = self.uncommon = 0
         self.start = self.stop = self.first_line = self.last_line = 0
+
+    def take_block(self, block: bytes, large: bool) -> None:
+        """Take whole lines; those of `large` files by compiled loops where they are plain rows."""
+        place = 0
+        while place < len(block):
+            if large and self.state == "rows" and self.n_rows >= self.uncommon * _FEWEST_PLAIN:
+                from frazil.io.star_compiled import plain_rows  # numba takes a second
+
+                rows, size = plain_rows(memoryview(block)[place:], len(self.labels))
+                self.uncommon += 1
+                self.offset, self.line_number = self.offset + size, self.line_number + rows
+                self._count_rows(rows)
+                place += size
+            line_end = block.find(b"\n", place) + 1 or len(block)
+            if place < len(block):
+                self.take(block[place:line_end])
+            place = line_end
 
     def take(self, line: bytes) -> None:
         """Take the next line of the file."""
@@ -130,9 +153,9 @@ class _Scanner:
             self.state == "rows"
             and len(line.split()) == len(self.labels)
             and line[0] not in _FIRST_OF_KEYWORDS
-            and not (b"'" in line or b'"' in line or b"#" in line or b"\0" in line)
+            and not _UNCOMMON.search(line)
         ):
-            self._count_row()
+            self._count_rows(1)
             return
         if self.line_number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK)
@@ -187,12 +210,13 @@ class _Scanner:
                 "declared; correct or remove the row"
             )
         self.irregular |= not regular
-        self._count_row()
+        self._count_rows(1)
 
-    def _count_row(self) -> None:
-        """Count the row that was taken last."""
-        self.n_rows += 1
-        self.stop, self.last_line = self.offset, self.line_number
+    def _count_rows(self, rows: int) -> None:
+        """Count the rows that were taken last."""
+        if rows:
+            self.n_rows += rows
+            self.stop, self.last_line = self.offset, self.line_number
 
     def _pair(self, line: bytes) -> None:
         """Take one `_label value` line of a table without loop."""

@@ -15,9 +15,11 @@ from frazil.io.outputs import check_output
 from frazil.io.parse import scale_warning
 from frazil.io.particles import ParticleTable
 from frazil.io.paths import NO_HINTS, resolve_stacks
-from frazil.io.pickles import read_ctf, read_poses, read_selection
+from frazil.io.pickles import read_ctf, read_poses
+from frazil.io.selection_file import read_rows_of
 from frazil.io.star import copy_rows, particles_from_star, read_star, split_image_name, write_star
 from frazil.io.star_format import StarTable
+from frazil.io.star_labels import RELION, dialect_of
 from frazil.io.star_particles import MADE, star_blocks
 from frazil.io.text import read_list
 from frazil.io.tool_settings import WriteStarSettings
@@ -28,7 +30,8 @@ Rows = NDArray[np.int64]
 def write_particle_star(settings: WriteStarSettings) -> list[str]:
     """Write the STAR file that the settings ask for; return lines that say what was written.
 
-    A .star is copied, every column and table as it is, unless its version changes. Pickles of poses
+    A .star is copied, every column and table as it is, but for `relion30` of one with an optics
+    table. Pickles of poses
     and CTF belong to all rows of the input, before --ind.
 
     Raises
@@ -42,7 +45,7 @@ def write_particle_star(settings: WriteStarSettings) -> list[str]:
 
 
 def _from_star(settings: WriteStarSettings) -> list[str]:
-    """Copy rows of a .star, or write them in the other version of RELION."""
+    """Copy rows of a .star, or write them without an optics table."""
     source, out = Path(settings.particles), Path(settings.out)
     for flag, value in (("--poses", settings.poses), ("--ctf", settings.ctf)):
         if value:
@@ -53,19 +56,20 @@ def _from_star(settings: WriteStarSettings) -> list[str]:
     star = read_star(source)
     rows = _rows(settings, len(star.particles))
     said = f"{out}: {len(rows)} of {len(star.particles)} particles"
-    same_version = ("optics" in star.blocks) != settings.relion30
+    is_relion = dialect_of(star.particles) is RELION
+    same_version = is_relion and (star.optics is None or not settings.relion30)
     if same_version and not settings.full_path:
         copy_rows(source, out, rows)
         return [f"{said}, all columns as they were"]
     table = particles_from_star(source, settings.places())
-    full = settings.full_path
-    all_names = _full_names(table) if full else star.particles.strings("_rlnImageName")
+    full = settings.full_path or not is_relion
+    all_names = _full_names(table) if full else star.particles.strings(RELION.image)
     names = [all_names[row] for row in rows.tolist()]
-    if same_version or not table.has_pixel_size:
+    if is_relion and (same_version or not table.has_pixel_size):
         copy_rows(source, out, rows, {"_rlnImageName": names})
         kept = "" if same_version else "; no pixel size is known, so the version stays"
         return [f"{said}, all other columns as they were{kept}"]
-    other = _other_columns(star.particles, rows)
+    other = _other_columns(star.particles, rows) if is_relion else {}
     write_star(out, star_blocks(table.take(rows), names, other, settings.relion30))
     return [f"{said}, RELION {'3.0' if settings.relion30 else '3.1'}", *table.notes]
 
@@ -95,7 +99,9 @@ def _from_others(settings: WriteStarSettings) -> list[str]:
 
 def _rows(settings: WriteStarSettings, count: int) -> Rows:
     """Return the rows to write, in the order of --ind."""
-    return read_selection(Path(settings.ind), count) if settings.ind else np.arange(count)
+    if not settings.ind:
+        return np.arange(count)
+    return read_rows_of(Path(settings.ind), Path(settings.particles), count)
 
 
 def _full_names(table: ParticleTable) -> list[str]:

@@ -124,3 +124,19 @@ def version_of(star: StarFile) -> str:
     if any(name.startswith("_rlnTomo") for name in star.particles.names):
         return "RELION tilt series"
     return "RELION 3.1 or later" if star.optics is not None else "RELION 3.0 or older"
+
+
+def split_image_name(name: str) -> tuple[int, str]:
+    """Return (0-based index, stack) of an image name "000012@stack.mrcs"; a bare name is image 0.
+
+    Raises
+    ------
+    ValueError : the index is not a number from 1 on.
+    """
+    number, at, stack = name.partition("@")
+    if not at:
+        return 0, name
+    index = int(number) - 1
+    if not 0 <= index < 1 << 62 or not stack:
+        raise ValueError(name)
+    return index, stack

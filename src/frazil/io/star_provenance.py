@@ -9,29 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frazil.io.star_format import StarFile
+from frazil.io.star_labels import CISTEM_STACK, Dialect, dialect_of
 
-_KINDS = (
-    ("images", ("_rlnImageName", "_rlnImageSize")),
-    (
-        "pixel size",
-        ("_rlnImagePixelSize", "_rlnDetectorPixelSize", "_rlnMagnification", "_rlnPixelSize"),
-    ),
-    ("poses", ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")),
-    ("shifts", ("_rlnOriginXAngst", "_rlnOriginYAngst", "_rlnOriginX", "_rlnOriginY")),
-    (
-        "CTF",
-        (
-            "_rlnDefocusU",
-            "_rlnDefocusV",
-            "_rlnDefocusAngle",
-            "_rlnVoltage",
-            "_rlnSphericalAberration",
-            "_rlnAmplitudeContrast",
-            "_rlnPhaseShift",
-        ),
-    ),
-    ("half-sets", ("_rlnRandomSubset",)),
-)
+
+def _kinds(dialect: Dialect) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each kind of quantity and its labels."""
+    yield "images", (dialect.image, CISTEM_STACK, "_rlnImageSize")
+    yield "pixel size", tuple(label for labels in dialect.pixel_sizes for label in labels)
+    yield "poses", dialect.angles
+    yield "shifts", tuple(label for pair in dialect.shift_pairs for label in pair)
+    yield "CTF", tuple(dialect.ctf.values())
+    yield "half-sets", (dialect.half_set,)
 
 
 def star_provenance(star: StarFile, rows: NDArray[np.void]) -> tuple[str, ...]:
@@ -42,8 +30,8 @@ def star_provenance(star: StarFile, rows: NDArray[np.void]) -> tuple[str, ...]:
 def _tables(star: StarFile) -> Iterator[str]:
     """Yield the labels of each kind by table; the particles' own go before those of the optics."""
     particles = star.particles
-    optics = star.blocks.get("optics")
-    for kind, labels in _KINDS:
+    optics = star.optics
+    for kind, labels in _kinds(dialect_of(particles)):
         own = [label for label in labels if label in particles]
         shared = [label for label in labels if optics is not None and label in optics]
         if own:
@@ -59,8 +47,11 @@ def _arithmetic(star: StarFile, rows: NDArray[np.void]) -> Iterator[str]:
         return
     row = int(np.argmax(np.abs(shift_ang).max(axis=1) > 0))
     x_ang, y_ang = shift_ang[row].tolist()
-    if "_rlnOriginXAngst" in particles:
-        yield f"row {row} (0-based): shift ({x_ang:.6g}, {y_ang:.6g}) A (_rlnOriginX/YAngst)"
+    dialect = dialect_of(particles)
+    if dialect.shifts_ang[0] in particles:
+        turned = " times -1" if dialect.shift_sign < 0 else ""
+        labels = " and ".join(dialect.shifts_ang) + turned
+        yield f"row {row} (0-based): shift ({x_ang:.6g}, {y_ang:.6g}) A ({labels})"
         return
     size = float(rows["pixel_size_ang"][row])
     yield (

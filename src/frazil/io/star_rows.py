@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError
 from frazil.io.pickles import read_selection
+from frazil.io.selection_file import read_rows_of
 from frazil.io.star_format import StarFile, StarTable, read_star
 from frazil.io.star_writer import copy_rows, split_rows
 
-_SERIES = ("_rlnGroupName", "_rlnTomoParticleName", "_rlnTomoParticleId")
+_SERIES = ("_rlnGroupName", "_rlnTomoParticleName", "_rlnTomoParticleId", "_rlnGroupNumber")
 _MICROGRAPH = "_rlnMicrographName"
 
 
@@ -46,7 +47,7 @@ def filter_star(
         rows = _rows_of(numbers, chosen, count)
         what = f"{len(chosen)} of {count} particles, {len(rows)} of {len(particles)} tilt images"
     else:
-        rows = read_selection(ind, len(particles))
+        rows = read_rows_of(ind, path, len(particles))
         what = f"{len(rows)} of {len(particles)} particles"
     if not by_micrograph:
         copy_rows(path, out, rows)

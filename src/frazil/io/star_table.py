@@ -19,7 +19,10 @@ from frazil.errors import CorruptDataError, InputError
 
 # A quote ends where white space follows it; inside a word it is an ordinary character.
 _TOKEN = re.compile(rb"""'.*?'(?=\s|$)|".*?"(?=\s|$)|\S+""")
-_BLOCK_BYTES = 4 << 20
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
+BLOCK_BYTES = 4 << 20
+COMPILED_BYTES = 32 << 20
+"""Tables from this size on are read by compiled loops, which take a second to load."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,51 @@ class StarTable:
         InputError : no such column, or a value that is not a finite number (file and line).
         """
         out = np.empty((self.n_rows, len(names)))
-        for first, columns in self.blocks(names):
-            for place, tokens in enumerate(columns):
-                out[first : first + len(tokens), place] = self.floats(first, names[place], tokens)
+        for first, values, _ in self.parsed(names):
+            out[first : first + len(values)] = values
         return out
+
+    def parsed(
+        self, numbers: Sequence[str], texts: Sequence[str] = ()
+    ) -> Iterator[tuple[int, NDArray[np.float64], list[list[bytes]]]]:
+        """Yield blocks of rows: the first row, numbers (n, len(numbers)), tokens of each text.
+
+        Raises
+        ------
+        InputError : no such column, or a value that is not a finite number (file and line).
+        """
+        places = [[self.position(name) for name in names] for names in (numbers, texts)]
+        if not self._is_plain():
+            for first, columns in self.blocks([*numbers, *texts]):
+                yield first, *self._values(first, columns, numbers)
+            return
+        from frazil.io.star_compiled import parse_rows  # numba takes a second
+
+        first = 0
+        for block in self._raw_blocks():
+            rows = block.count(b"\n") + (not block.endswith(b"\n"))
+            found = parse_rows(block, rows, len(self.names), *places)
+            if found is None:  # e.g. 17 digits, which one rounding does not make a number
+                tokens = block.split()
+                columns = [tokens[place :: len(self.names)] for place in (*places[0], *places[1])]
+                found = self._values(first, columns, numbers)
+            yield first, *found
+            first += rows
+        self._check_unchanged(first)
+
+    def _values(
+        self, first: int, columns: list[list[bytes]], numbers: Sequence[str]
+    ) -> tuple[NDArray[np.float64], list[list[bytes]]]:
+        """Return the numbers of the leading columns, and the other columns as they are."""
+        found = [self.floats(first, name, c) for name, c in zip(numbers, columns, strict=False)]
+        values = np.stack(found, axis=1) if found else np.empty((len(columns[0]), 0))
+        return values, columns[len(numbers) :]
+
+    def _is_plain(self) -> bool:
+        """Return whether the table is large, and compiled loops can read its rows."""
+        lines = self.last_line - self.first_line + 1
+        large = self.stop - self.start >= COMPILED_BYTES
+        return large and self.is_loop and not self.irregular and lines == self.n_rows
 
     def floats(self, first: int, name: str, tokens: Sequence[bytes]) -> NDArray[np.float64]:
         """Return the numbers that a column's tokens from row `first` on stand for.
@@ -130,26 +174,34 @@ class StarTable:
         for tokens in self._token_blocks():
             yield first, [tokens[place::width] for place in places]
             first += len(tokens) // width
-        if first != self.n_rows or len(tokens) % width:
+        self._check_unchanged(first)
+
+    def _check_unchanged(self, rows: int) -> None:
+        """Raise CorruptDataError when another number of rows was read than was counted."""
+        if rows != self.n_rows:
             raise CorruptDataError(f"{self.path}: changed while it was read; read it again")
 
     def _token_blocks(self) -> Iterator[list[bytes]]:
         """Yield the values of whole rows, one row after the other."""
+        for block in self._raw_blocks():
+            if self.irregular or b"#" in block or b"\0" in block:
+                lines = (line for line in block.split(b"\n") if not is_blank(line))
+                split = split_line if self.irregular else bytes.split
+                yield [token for line in lines for token in split(line)]
+            else:
+                yield block.split()
+
+    def _raw_blocks(self) -> Iterator[bytes]:
+        """Yield whole lines of the table, a few MB at a time."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             left = self.stop - self.start
             while left > 0:
-                block = file.read(min(left, _BLOCK_BYTES)) + file.readline()
-                block = block[:left]
+                block = (file.read(min(left, BLOCK_BYTES)) + file.readline())[:left]
                 if not block:
-                    raise CorruptDataError(f"{self.path}: changed while it was read; read it again")
+                    break
                 left -= len(block)
-                if self.irregular or b"#" in block or b"\0" in block:
-                    lines = (line for line in block.split(b"\n") if not is_blank(line))
-                    split = split_line if self.irregular else bytes.split
-                    yield [token for line in lines for token in split(line)]
-                else:
-                    yield block.split()
+                yield block
 
     def rows(self) -> Iterator[list[str]]:
         """Yield the values of each row as text, without quotes."""
@@ -181,20 +233,14 @@ def is_regular(line: bytes) -> bool:
     Quotes that open and close around one word are no obstacle; whatever is less plain counts as
     one, so that True is certain.
     """
-    if b'"' in line or (b"#" in line and any(t.startswith(b"#") for t in line.split())):
+    if b"#" in line and any(token.startswith(b"#") for token in line.split()):
         return False
-    parts = line.split(b"'")  # outside, inside, outside, ...
-    if len(parts) == 1:
+    if _CONTROL.search(line):
+        return False
+    if b"'" not in line and b'"' not in line:
         return True
-    return (
-        len(parts) % 2 == 1
-        and all(len(inside.split()) <= 1 for inside in parts[1::2])
-        and not any(inside != inside.strip() for inside in parts[1::2])
-        and all(part[:1].isspace() for part in parts[2:-1:2])
-        and (not parts[-1] or parts[-1][:1].isspace())
-        and all(part[-1:].isspace() for part in parts[2:-1:2])
-        and (not parts[0] or parts[0][-1:].isspace())
-    )
+    words = (token for token in line.split() if token[:1] in (b"'", b'"'))
+    return all(len(word) > 1 and word[-1:] == word[:1] for word in words)
 
 
 def split_line(line: bytes) -> list[bytes]:

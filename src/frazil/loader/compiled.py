@@ -1,25 +1,17 @@
 """Loops that are compiled where they are first used.
 
-Owns: the way of compiling, and the decoding of int8 on a processor. Does not own: what is decoded
-(`batches`); any other type and device takes torch there, to the same bits.
+Owns: the decoding of int8 on a processor. Does not own: the way of compiling (`frazil.io.compiled`,
+whose names are given on here), what is decoded (`batches`); any other type and device takes torch
+there, to the same bits.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
-Kernel = Callable[..., None]
+from frazil.io.compiled import Kernel, compiled
 
-
-def compiled(function: Callable[..., Any], **options: Any) -> Kernel:
-    """Return the function compiled; kept on disk where a cache folder can be written."""
-    try:
-        kernel: Kernel = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package nor the user's cache folder can be written
-        kernel = numba.njit(**options)(function)
-    return kernel
+__all__ = ["Kernel", "compiled", "decode_int8"]
 
 
 def _decode_int8(codes: Any, step: Any, scale: Any, column: int, out: Any) -> None:

@@ -14,7 +14,12 @@ from torch import Tensor
 from frazil.geometry.packing import HalfDisc
 from frazil.io.particles import FLAG_CLIPPED, FLAG_CONSTANT, FLAG_NONFINITE
 from frazil.preprocess.screening import band_power, pixel_facts
-from frazil.preprocess.statistics import ShellStatistics, image_gains, shell_power
+from frazil.preprocess.statistics import (
+    ShellStatistics,
+    constant_images,
+    image_gains,
+    shell_power,
+)
 from frazil.preprocess.steps import SUB_BATCH, ImageTransform, packed_coefficients
 from frazil.store.codec import INT8_LIMIT, TORCH_TYPES, Codec
 from frazil.store.manifest import shell_counts
@@ -60,7 +65,6 @@ def encode_block(
     # 1. Codes. The coefficients of a few images stay in the processor's cache from step to step.
     for start in range(0, count, ENCODED_TOGETHER):
         few = slice(start, start + ENCODED_TOGETHER)
-        pixel_facts(images[few], facts[few])
         packed = packed_coefficients(torch.from_numpy(images[few]), transform)
         power[few] = shell_power(packed, disc)  # (n, D/2)
         whole = np.isfinite(power[few].sum(1))
@@ -77,9 +81,10 @@ def encode_block(
             statistics.error_power += shell_power(error, disc).sum(0)
             statistics.error_images += len(error)
     # 2. Flags.
+    pixel_facts(images, facts)
     band_power(power, counts, facts)
     finite, clipped = np.isfinite(power.sum(1)), _clipped_images(codes, codec)
-    constant = (facts["lowest"] == facts["highest"]) | (power.sum(1) == 0)
+    constant = constant_images(images, facts["lowest"] == facts["highest"]) | (power.sum(1) == 0)
     for bit, found in (
         (FLAG_NONFINITE, ~finite),
         (FLAG_CONSTANT, constant),

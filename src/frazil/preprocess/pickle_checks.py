@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from frazil.errors import InputError
 from frazil.io.particles import ParticleTable
+from frazil.io.pickles import far_shifts
 
 _SAME_MATRIX = 1e-3
 _SAME_DEFOCUS_ANG = 1.0
@@ -42,12 +43,13 @@ def pose_notes(
     ------
     InputError : the poses of the file in another order, transposed, or with negated shifts.
     """
+    far_shifted = _far_notes(shift, path)
     own = table.rows["rotation"].astype(np.float64)
     if not len(own) or not np.isfinite(own).all():
-        return []
+        return far_shifted
     same = np.abs(rotation - own).max(axis=(1, 2)) < _SAME_MATRIX
     if same.all():
-        return _shift_notes(table, shift, path)
+        return [*far_shifted, *_shift_notes(table, shift, path)]
     first = int(np.argmin(same))
     if _same_values(rotation.reshape(-1, 9), own.reshape(-1, 9), _SAME_MATRIX / 10):
         raise InputError(
@@ -63,11 +65,12 @@ def pose_notes(
     median_deg = _median_angle_deg(rotation, own)
     far = median_deg > _FAR_DEG
     return [
+        *far_shifted,
         ("warning: " if far else "note: ")
         + f"{path}: {int((~same).sum())} of {len(own)} poses are not those of {table.origin} (by "
         f"{median_deg:.3g} deg in the median, after a common turn), the first in row {first} "
         "(0-based); those of the pickle are used"
-        + ("; check that it belongs to these particles, in this order" if far else "")
+        + ("; check that it belongs to these particles, in this order" if far else ""),
     ]
 
 
@@ -82,9 +85,9 @@ def ctf_notes(table: ParticleTable, ctf: NDArray[np.float64], path: str) -> list
 
     Raises
     ------
-    InputError : the defoci of the file in another order.
+    InputError : the defoci of the file in another order, or another size of the box in A.
     """
-    notes = [] if table.box_px is None else _box_notes(table, ctf, table.box_px, path)
+    notes = _box_notes(table, ctf, path)
     own = np.stack([table.rows[f"defocus_{axis}_ang"] for axis in "uv"], axis=1).astype(np.float64)
     if not len(own) or not np.isfinite(own).all():
         return notes
@@ -139,21 +142,42 @@ def _shift_notes(
     ]
 
 
-def _box_notes(table: ParticleTable, ctf: NDArray[np.float64], box_px: int, path: str) -> list[str]:
-    """Return a warning when the box in A is not that of the particles."""
-    own_ang = table.rows["pixel_size_ang"] * box_px
-    given_ang = ctf[:, 0] * ctf[:, 1]
-    # Unknown sizes compare as False.
-    wrong = np.flatnonzero(np.abs(given_ang - own_ang) > _SAME_BOX * own_ang)
-    if not wrong.size:
+def _box_notes(table: ParticleTable, ctf: NDArray[np.float64], path: str) -> list[str]:
+    """Return what to say when a ctf.pkl gives images another size in Angstrom than they have.
+
+    Raises
+    ------
+    InputError : the particles have a CTF of their own, whose pixel size is another. What has none
+        is a stack: the pixel size in its header is often wrong, so that of the ctf.pkl is used.
+    """
+    box_px, sizes = table.box_px, table.rows["pixel_size_ang"]
+    if box_px is None:
         return []
-    row = int(wrong[0])
+    off = np.abs(ctf[:, 0] * ctf[:, 1] / (sizes * box_px) - 1) > _SAME_BOX  # False for NaN
+    if not off.any():
+        return []
+    row = int(np.argmax(off))
+    found = (
+        f"{path}: row {row} (0-based) has {ctf[row, 0]:g} px x {ctf[row, 1]:.6g} A/px = "
+        f"{ctf[row, 0] * ctf[row, 1]:.6g} A, {table.origin} has {box_px} px x "
+        f"{sizes[row]:.6g} A/px = {box_px * sizes[row]:.6g} A ({int(off.sum())} rows differ)"
+    )
+    if table.missing_ctf_columns:
+        return [f"{found}; that of {path} is used"]
+    raise InputError(
+        f"{found}; leave --ctf out, or make it again with -D {box_px} --Apix {sizes[row]:.6g} "
+        "(frazil parse_ctf_star, parse_ctf_csparc)"
+    )
+
+
+def _far_notes(shift: NDArray[np.float64] | None, path: str) -> list[str]:
+    """Return what to say of shifts (N, 2) beyond half the box."""
+    far = np.zeros(0) if shift is None else far_shifts(shift)
+    if not far.size:
+        return []
     return [
-        f"warning: {path}: row {row} (0-based) is of a box of {ctf[row, 0]:g} px x "
-        f"{ctf[row, 1]:.5g} A/px = {given_ang[row]:.5g} A, {table.origin} of {box_px} px x "
-        f"{table.rows['pixel_size_ang'][row]:.5g} A/px = {own_ang[row]:.5g} A ({wrong.size} rows "
-        f"differ): the pixel size of the images is taken as {given_ang[row] / box_px:.5g} A/px; if "
-        f"that is wrong, {_REMEDY}ctf_star or _csparc, or leave --ctf out"
+        f"{path}: {far.size} rows have shifts of more than half the box, first row {far[0]} "
+        "(0-based): are they fractions of the box, not pixels?"
     ]
 
 

@@ -55,8 +55,9 @@ def describe_plan(plan: PackPlan) -> Iterator[str]:
     kept = "float32 Hartley" if plan.fourier else size.precision
     yield (
         f"plan: read {size_text(plan.source_bytes)} ({size.images} images of "
-        f"{plan.source_box_px} px), write {size_text(plan.output_bytes)} ({size.box_px} px, "
-        f"{kept}); {size_text(plan.free_bytes)} free at {plan.out.parent}"
+        f"{'up to ' if plan.resampled else ''}{plan.source_box_px} px), write "
+        f"{size_text(plan.output_bytes)} ({size.box_px} px, {kept}); "
+        f"{size_text(plan.free_bytes)} free at {plan.out.parent}"
     )
     yield from (f"plan: {line}" for line in plan.resampled)
     fewer = "" if plan.threads == plan.max_threads else f" of {plan.max_threads}, for the memory"

@@ -12,6 +12,7 @@ import numpy as np
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.io.atomic import write_bytes_atomic
+from frazil.io.npy import one_line
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -194,8 +195,8 @@ def read_manifest(folder: Path) -> Manifest:
                 f"({FORMAT_VERSION}); install a newer frazil"
             )
         manifest = msgspec.json.decode(text, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise CorruptDataError(f"{path}: cannot be read ({error}); pack again") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptDataError(f"{path}: cannot be read ({one_line(error)}); pack again") from error
     _check_consistent(path, manifest)
     return manifest
 
@@ -211,6 +212,8 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
     edges = [edge for band in manifest.bands for edge in (band.start, band.stop)]
     agree = (
         lengths == {manifest.box_px // 2}
+        and manifest.box_px >= 4
+        and manifest.box_px % 2 == 0
         and sum(manifest.shard_rows) == manifest.images
         and all(0 < rows <= manifest.rows_per_shard for rows in manifest.shard_rows)
         and len(edges) > 0

@@ -4,13 +4,10 @@ Owns: the read-only view of a store and its file descriptors. Does not own: the 
 and batches (`frazil.loader`).
 """
 
-import threading
-import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +16,8 @@ from torch import Tensor
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.geometry.packing import HalfDisc, half_disc
 from frazil.io.direct import is_cached, read_past_cache, read_through_cache
-from frazil.io.particles import ParticleTable
+from frazil.io.npy import load_npy, read_npy_header
+from frazil.io.particles import PARTICLE_DTYPE, ParticleTable
 from frazil.store.checksums import block_checksums, file_checksum
 from frazil.store.codec import NUMPY_TYPES, Codec
 from frazil.store.manifest import Manifest, read_manifest
@@ -27,11 +25,6 @@ from frazil.store.records import empty_codes
 from frazil.store.writer import shard_path
 
 _REMEDY = "restore the file or pack again"
-# numpy has Python parse a header; Python 3.11 counts the depth of its parser for all threads
-# together, and now and then raises SystemError (github.com/python/cpython/issues/106905).
-_ONE_PARSER = threading.Lock()
-# What numpy raises on the way through a damaged .npy header.
-_BAD_HEADER = (ValueError, TypeError, EOFError, SyntaxError, OverflowError, tokenize.TokenError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +70,20 @@ class ParticleStore:
         MissingFileError, CorruptDataError : see `open`.
         """
         _check_files(folder, manifest)
-        _check_order(folder / "frequencies.npy", manifest.box_px)
-        rows = _open_array(folder / "particles.npy", mmap_mode="r")
+        _check_order(folder / "frequencies.npy", manifest)
+        rows = _open_array(folder / "particles.npy", mapped=True)
         checksums = _open_array(folder / "checksums.npy")
         blocks = [-(-count // manifest.block_rows) for count in manifest.shard_rows]
         first_block = np.concatenate([[0], np.cumsum(blocks)]).astype(np.int64)
-        if len(rows) != manifest.particles or len(checksums) != first_block[-1]:
+        agree = (
+            rows.dtype == PARTICLE_DTYPE
+            and rows.shape == (manifest.particles,)
+            and checksums.dtype == np.uint64
+            and checksums.shape == (first_block[-1], len(manifest.bands))
+        )
+        if not agree:
             raise CorruptDataError(f"{folder}: rows or checksums are not those of its manifest")
+        _check_places(folder / "particles.npy", rows, manifest)
         return cls(folder, manifest, rows, checksums, first_block)
 
     def with_rows(self, rows: np.ndarray) -> "ParticleStore":
@@ -294,15 +294,11 @@ class ShardFile:
         try:
             cached = is_cached(path)
             with path.open("rb") as file:
-                version = np.lib.format.read_magic(file)
-                if version != (1, 0):
-                    raise ValueError(f"version {version} of .npy")
-                with _ONE_PARSER:
-                    found_shape, by_columns, found_kind = np.lib.format.read_array_header_1_0(file)
+                found_shape, by_columns, found_kind = read_npy_header(file)
                 offset = file.tell()
         except FileNotFoundError as error:
             raise MissingFileError(f"{path}: a shard is lost; {_REMEDY}") from error
-        except _BAD_HEADER as error:
+        except ValueError as error:
             raise CorruptDataError(f"{path}: not a shard ({error}); {_REMEDY}") from error
         if (found_shape, by_columns, found_kind) != (shape, False, kind):
             raise CorruptDataError(
@@ -339,10 +335,10 @@ def disc_columns(larger: HalfDisc, smaller: HalfDisc) -> Tensor:
     return place[smaller.kx * span + smaller.ky + larger.radius_px]
 
 
-def _open_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+def _open_array(path: Path, *, mapped: bool = False) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except _BAD_HEADER as error:
+        return load_npy(path, mapped=mapped)
+    except ValueError as error:
         raise CorruptDataError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
 
 
@@ -353,11 +349,26 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             raise CorruptDataError(f"{folder / name}: is not what was packed (checksum); {_REMEDY}")
 
 
-def _check_order(path: Path, box_px: int) -> None:
+def _check_order(path: Path, manifest: Manifest) -> None:
     """Raise CorruptDataError unless records are in the order of this program's disc."""
-    disc = half_disc(box_px)
-    expected = torch.stack([disc.kx, disc.ky], 1).numpy()
-    if not np.array_equal(_open_array(path), expected):
+    found = _open_array(path, mapped=True)
+    box_px = manifest.box_px  # a disc that the file cannot be of is not made: it may be huge
+    plausible = found.ndim == 2 and 0.3 * box_px**2 < len(found) < box_px**2
+    disc = half_disc(box_px) if plausible else None
+    if (
+        disc is None
+        or tuple((band.start, band.stop, band.radius_px) for band in manifest.bands) != disc.bands
+        or not np.array_equal(found, torch.stack([disc.kx, disc.ky], 1).numpy())
+    ):
         raise CorruptDataError(
             f"{path}: another order of coefficients than that of a {box_px} px box; {_REMEDY}"
         )
+
+
+def _check_places(path: Path, rows: np.ndarray, manifest: Manifest) -> None:
+    """Raise CorruptDataError unless every row's record and source are among those there are."""
+    shards = np.asarray(manifest.shard_rows, np.int64)
+    inside = (rows["source"] >= 0) & (rows["source"] < len(manifest.sources))
+    inside &= (rows["shard"] >= 0) & (rows["shard"] < len(shards)) & (rows["slot"] >= 0)
+    if not inside.all() or (rows["slot"] >= shards[rows["shard"]]).any():
+        raise CorruptDataError(f"{path}: rows without a record or a source; {_REMEDY}")

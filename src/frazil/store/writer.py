@@ -34,8 +34,8 @@ _JOURNAL = "journal.json"
 # Where several processes write (`parts`); a lone one appends to buckets.
 PARTS_FOLDER = "parts"
 SHARDS_FOLDER = "shards"
-# What is found out about an image while it is packed. Of its pixels: mean and standard deviation of
-# its middle, lowest, highest; of its coefficients: mean |F|^2 at low, middle and high frequencies.
+# What is found out about an image while it is packed. Of the pixels of some rows: mean,
+# standard deviation, lowest, highest; of its coefficients: mean |F|^2 at low, mid and high ones.
 PIXEL_FACTS = ("mean", "std", "lowest", "highest")
 BAND_FACTS = ("low", "mid", "high")
 FACTS_DTYPE = np.dtype(
