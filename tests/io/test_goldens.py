@@ -1,10 +1,12 @@
 """Real files of others, read as cryoDRGN 4.3.1 reads them (its own test goldens)."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from frazil.cli.main import main
 from frazil.io.images import open_images, open_particles
 from frazil.io.pickles import read_ctf, read_indices, read_poses
 from frazil.io.star import copy_rows, particles_from_star
@@ -109,3 +111,41 @@ def test_copying_all_rows_of_a_real_file_changes_no_byte(
     count = len(open_particles(real / name))
     copy_rows(real / name, tmp_path / name, np.arange(count))
     assert (tmp_path / name).read_bytes().strip() == (real / name).read_bytes().strip()
+
+
+PARTICLES = {
+    "FinalRefinement-OriginalParticles-PfCRT.star": 5,
+    "ay19102021_L3_position6_ribo_it09_bin8_1.82A.mrcs": 220,
+    "cryosparc_P12_J24_001_particles.cs": 2019,
+    "empiar_10076_7.cs": 7,
+    "empiar_10076_7.mrc": 7,
+    "empiar_10076_7.star": 7,
+    "hand.mrcs": 100,
+    "relion31.mrcs": 5,
+    "relion31.star": 5,
+    "relion5.star": 17,
+    "sta_testing_bin8.star": 219,
+    "toy_projections.mrcs": 1000,
+    "toy_projections.star": 1000,
+    "toy_projections_13.star": 13,
+    "toy_projections_2.txt": 2000,
+}
+
+
+def test_every_real_file_is_described(real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = sorted(path for path in real.iterdir() if path.is_file())
+    assert set(PARTICLES) < {path.name for path in paths}
+    assert main(["info", "--json", *map(str, paths)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [Path(fact["path"]).name for fact in facts] == [path.name for path in paths]
+    assert all(len(fact) > 3 for fact in facts)
+
+
+@pytest.mark.parametrize("name", PARTICLES)
+def test_every_real_particle_file_is_imported(real: Path, name: str) -> None:
+    table = open_particles(real / name)
+    assert len(table) == PARTICLES[name]
+    assert (table.rows["index"] >= 0).all() and (table.rows["source"] >= 0).all()
+    if all(Path(stack).is_file() for stack in table.sources):
+        images = open_images(table, any_box=True).read([0, len(table) - 1])
+        assert np.isfinite(images).all() and images.std() > 0
