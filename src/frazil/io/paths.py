@@ -7,10 +7,11 @@ own: what a project folder is (`frazil.io.projects`), opening stacks (`frazil.io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Annotated
 
 from frazil.errors import InputError
@@ -109,7 +110,8 @@ class StackSearch:
     def __init__(self, names: Sequence[str], table_file: Path, places: Places) -> None:
         self._names, self._file, self._places = names, Path(table_file), places
         self._folders = starts_of(self._file)
-        self._is_folder: dict[Path, bool] = {}
+        self._lock = Lock()
+        self._is_folder: dict[Path, Future[bool]] = {}
 
     @cached_property
     def _projects(self) -> list[Path]:
@@ -186,12 +188,16 @@ class StackSearch:
     def _is_there(self, path: Path) -> bool:
         """Return whether a file is there; that its folder is there is asked once a folder."""
         folder = path.parent
-        if folder not in self._is_folder:
-            self._is_folder[folder] = _ask(folder.is_dir)
-        return self._is_folder[folder] and _ask(path.is_file)
+        with self._lock:
+            asked = folder in self._is_folder
+            answer = self._is_folder.setdefault(folder, Future())
+        if not asked:
+            answer.set_result(_ask(folder.is_dir))
+        return answer.result() and _ask(path.is_file)
 
     def _is_link(self, path: Path) -> bool:
-        return self._is_folder.get(path.parent, True) and _ask(path.is_symlink)
+        answer = self._is_folder.get(path.parent)
+        return (answer is None or answer.result()) and _ask(path.is_symlink)
 
 
 def missing_message(
