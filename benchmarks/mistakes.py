@@ -395,9 +395,8 @@ def mistakes() -> list[Mistake]:
         Mistake(
             "ctf.pkl of another box",
             (f"{pack} {STAR} --ctf ctf.pkl -o p.frz",),
-            ("warning: ctf.pkl", f"{2 * BOX_PX} px x"),
-            0,
-            ctf(0, 2),
+            ("ctf.pkl: row 0", f"{2 * BOX_PX} px x", "leave --ctf out"),
+            made=ctf(0, 2),
         ),
         Mistake(
             "transposed rotations",
@@ -454,7 +453,7 @@ def mistakes() -> list[Mistake]:
         Mistake(
             "the same, parsed",
             ("parse_ctf_star changed.star -o ctf.pkl",),
-            ("_rlnDefocusU",),
+            ("_rlnDefocusU", "give the .star"),
             made=star_text("_rlnDefocusU", "_rlnElse"),
         ),
         Mistake(

@@ -126,7 +126,10 @@ def ctf_from_star(settings: CtfStarSettings) -> ParsedCtf:
         else:
             values[name] = _override(flag, given, found, lines)
     if missing:
-        raise InputError(f"{path}: no column {', '.join(missing)}")
+        raise InputError(
+            f"{path}: no column {', '.join(missing)}; give the .star of the CTF estimation or of a "
+            "refinement"
+        )
     return _assembled(len(table), values, lines, path)
 
 
