@@ -24,7 +24,7 @@ from tests.store.made import make_images, make_store, write_stack
 
 @pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure.transform_rate, "__defaults__", (0.01,))
+    monkeypatch.setattr(measure.transform_rate, "__defaults__", (0.01, False))
     monkeypatch.setattr(measure.decoding_rate, "__defaults__", (0.01,))
     monkeypatch.setattr(training_rate, "__defaults__", (0.01,))
 

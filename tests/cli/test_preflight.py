@@ -34,7 +34,10 @@ def test_a_mistake_in_pickles_is_named_with_its_remedy(
 ) -> None:
     rotation, shift = read_poses(folder / "poses.pkl", 300)
     write_pickle(folder / "wrong.pkl", (rotation.transpose(0, 2, 1).copy(), shift))
-    command = ["preflight", str(folder / "particles.frz"), "--poses", str(folder / "wrong.pkl")]
+    store = str(folder / "bare.frz")  # without poses that would show the mistake at once
+    assert main(["preprocess", str(folder / "particles.mrcs"), "-o", store]) == 0
+    pickles = ["--poses", str(folder / "wrong.pkl"), "--ctf", str(folder / "ctf.pkl")]
+    command = ["preflight", store, *pickles]
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "preflight: likely mistake" in said

@@ -26,7 +26,7 @@ class WriteStarSettings(PlaceSettings, frozen=True, kw_only=True):
         str | None, option("--ind", metavar="PKL", help="rows to keep, in this order")
     ] = None
     full_path: Annotated[
-        bool, option("--full-path", help="name stacks by absolute paths; default: as in the input")
+        bool, option("--full-path", help="name stacks by absolute paths, not as in the input")
     ] = False
     relion30: Annotated[
         bool, option("--relion30", help="write RELION 3.0: no optics table, shifts in pixels")
