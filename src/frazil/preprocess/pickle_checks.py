@@ -166,7 +166,8 @@ def _box_notes(table: ParticleTable, ctf: NDArray[np.float64], path: str) -> lis
         return [f"{found}; that of {path} is used"]
     raise InputError(
         f"{found}; leave --ctf out, or make it again with -D {box_px} --Apix {sizes[row]:.6g} "
-        "(frazil parse_ctf_star, parse_ctf_csparc)"
+        f"(frazil parse_ctf_star, parse_ctf_csparc); if {table.origin} is wrong, give its stacks "
+        "(.mrcs, .txt) in its place"
     )
 
 
