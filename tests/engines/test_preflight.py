@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from frazil.engines.backproject import MapSums, add_batch
 from frazil.engines.backproject_settings import BackprojectSettings
 from frazil.engines.pca.grids import Geometry
 from frazil.engines.preflight.hypotheses import ALTERNATIVES, Hypothesis
-from frazil.engines.preflight.report import Report
+from frazil.engines.preflight.report import Finding, Report
 from frazil.engines.preflight.run import preflight
 from frazil.engines.preflight.sample import Sample, read_sample, sample_rows
 from frazil.engines.preflight.score import Prepared, damped_maps, half_sums, score
@@ -82,6 +83,14 @@ def test_a_signal_that_is_too_weak_raises_no_alarm(tmp_path: Path, store: Partic
     assert named(report) == set()
     assert "too weak" in report.findings[0].says
     assert report_of(store).verdict == "looks right"  # positive control
+
+
+def test_what_could_not_be_told_shows_in_the_verdict(store: ParticleStore) -> None:
+    report = report_of(store)
+    assert next(report.lines()).startswith("preflight: looks right (")
+    doubt = Finding(name="doubt", kind="unknown", says="not told", evidence="none")
+    told = next(msgspec.structs.replace(report, findings=[doubt]).lines())
+    assert told.startswith("preflight: looks right, as far as these data tell (")
 
 
 def test_preferred_views_are_named(tmp_path: Path) -> None:

@@ -84,8 +84,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def lines(self) -> Iterator[str]:
         """Yield the lines for the log, the verdict first."""
         unit = "px" if self.pixel_size_ang is None else "A"
+        in_part = self.verdict == "looks right" and any(f.kind == "unknown" for f in self.findings)
+        verdict = "looks right, as far as these data tell" if in_part else self.verdict
         yield (
-            f"preflight: {self.verdict} ({self.particles} particles at {self.box_px} px; half maps "
+            f"preflight: {verdict} ({self.particles} particles at {self.box_px} px; half maps "
             f"agree to {self.resolution_ang:.3g} {unit}; views sample Fourier space with an "
             f"efficiency of {self.efficiency:.2f})"
         )
