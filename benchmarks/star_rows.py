@@ -89,11 +89,13 @@ def measured(command: list[str]) -> dict[str, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         print(json.dumps({"failed": command[:2], "status": status}), flush=True)
-    return {
+    found = {
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
         "wall_s": round(time.perf_counter() - start, 2),
         "peak_rss_gb": round(usage.ru_maxrss / 1e6, 3),
     }
+    print(json.dumps({"run": command[:2], **found}), flush=True)  # the next may take all memory
+    return found
 
 
 def _summed(parts: list[dict[str, float]]) -> dict[str, float]:
