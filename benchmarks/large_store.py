@@ -5,7 +5,11 @@ Writes 18 GB of noise (`synthetic_store.py`) and measures, each in a process of 
 * from the command to the first batch, seconds and resident memory, at each memory budget;
 * whole epochs at each budget, with the page cache dropped before and with what the budget keeps;
 * the yardstick, before each of them: a buffered sequential read of the same shards with as many
-  threads as the loader has, page cache dropped.
+  threads as the loader has, page cache dropped;
+* how fast one thread can touch fresh memory, which a budget that keeps everything needs.
+
+--settle S waits so long after the page cache is dropped, before the yardstick and the loader:
+a virtual machine gives freed memory back to its host meanwhile, and it is dear to touch again.
 
 `cryodrgn_s` and so on are what cryoDRGN's users reported for as many particles: 18.5 min and
 607 GB to load, 3.2 min and 200 GB when preprocessed. Prints one JSON line each; the store is
@@ -16,6 +20,7 @@ removed at the end unless --keep.
 
 import argparse
 import json
+import mmap
 import os
 import resource
 import shutil
@@ -23,6 +28,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 from disk import forget_pages, sequential_rate, shard_files
 from frazil.loader.prefetch import READER_THREADS, LoaderSettings, ParticleLoader
@@ -82,7 +89,15 @@ def in_a_process(store: Path, *options: str) -> dict[str, object]:
     return facts | {"load_before": round(load, 2)}
 
 
-def measure(store: Path, epochs: int) -> None:
+def fresh_memory_rate(size: int = 4 << 30) -> float:
+    """Return bytes/s at which one thread touches memory that the process did not have."""
+    start = time.perf_counter()
+    with mmap.mmap(-1, size) as memory:
+        np.frombuffer(memory, np.uint8)[:: mmap.PAGESIZE] = 1
+    return size / (time.perf_counter() - start)
+
+
+def measure(store: Path, epochs: int, settle_s: float) -> None:
     """Print all lines of one store."""
     files, record = shard_files(store), record_bytes(BOX_PX, "int8")
     for memory in BUDGETS:
@@ -91,12 +106,15 @@ def measure(store: Path, epochs: int) -> None:
         print(json.dumps({"from command to first batch": start} | REPORTED), flush=True)
     for memory, *options in [(m, *o) for m in BUDGETS for o in (["--codes"], [])]:
         forget_pages(files)
+        time.sleep(settle_s)
         plain = sequential_rate(files, READER_THREADS)
         forget_pages(files)
+        time.sleep(settle_s)
         facts = in_a_process(store, "--memory", memory, "--epochs", str(epochs), *options)
         cold = facts["images_per_s"][0] * record
         facts["cold_mb_per_s"], facts["disk_mb_per_s"] = round(cold / 1e6), round(plain / 1e6)
         facts["cold_of_sequential_read"] = round(cold / plain, 3)
+        facts["fresh_memory_mb_per_s"] = round(fresh_memory_rate() / 1e6)
         print(json.dumps({"whole epochs, the first cold": facts}), flush=True)
 
 
@@ -107,6 +125,7 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=1_375_854)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--settle", type=float, default=0, help="seconds; see above")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--child", action="store_true", help="used by the script itself")
     parser.add_argument("--store", type=Path)
@@ -126,7 +145,7 @@ def main() -> None:
         make_store(path, args.particles, BOX_PX)
         print(json.dumps({"written_s": round(time.perf_counter() - start, 1)}), flush=True)
     try:
-        measure(path, args.epochs)
+        measure(path, args.epochs, args.settle)
     finally:
         if not args.keep:
             shutil.rmtree(path)

@@ -48,7 +48,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def big_host(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(budget, "_host_available_bytes", lambda: 64 << 30)
     monkeypatch.setattr(budget, "_cgroup_bytes", lambda: [])
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "LOCAL_WORLD_"))]:
         monkeypatch.delenv(name)
     return monkeypatch
 
@@ -89,6 +89,16 @@ def test_who_sets_the_limit_is_said(big_host: pytest.MonkeyPatch) -> None:
     assert allowance("1G") == Allowance(1 << 30, "--memory 1G")
     with pytest.raises(BudgetError, match=r"SLURM_MEM_PER_CPU\); give at most --memory 1024M"):
         allowance("2G")
+
+
+def test_the_processes_of_torchrun_share_what_there_is(big_host: pytest.MonkeyPatch) -> None:
+    big_host.setenv("LOCAL_WORLD_SIZE", "8")
+    assert allowance(None) == Allowance(
+        4 << 30, "half of what the host has available, for each of 8 processes"
+    )
+    assert allowance("8G").bytes == 8 << 30  # of one process, so that all of them have room
+    with pytest.raises(BudgetError, match="give at most --memory 8192M"):
+        allowance("9G")
 
 
 def test_what_does_not_fit_the_disk_is_refused_with_every_way_out(

@@ -41,11 +41,18 @@ class Allowance:
 
 
 def memory_limit() -> Allowance:
-    """Return the smallest of the host's available memory, the cgroup's limit and SLURM's."""
+    """Return the smallest of the host's available memory, the cgroup's limit and SLURM's.
+
+    The processes that `torchrun` starts on a machine share it evenly.
+    """
     limits = [Allowance(_host_available_bytes(), "what the host has available")]
     limits += [Allowance(size, "the limit of the cgroup") for size in _cgroup_bytes()]
     limits += [Allowance(size, f"the limit of {name}") for name, size in _slurm_limits()]
-    return min(limits, key=lambda limit: limit.bytes)
+    limit = min(limits, key=lambda limit: limit.bytes)
+    processes = max(1, _number_of("LOCAL_WORLD_SIZE"))
+    if processes == 1:
+        return limit
+    return Allowance(limit.bytes // processes, f"{limit.why}, for each of {processes} processes")
 
 
 def memory_limit_bytes() -> int:
@@ -171,16 +178,16 @@ def _slurm_limits() -> list[tuple[str, int]]:
     found = []
     for name, count in (
         ("SLURM_MEM_PER_NODE", 1),
-        ("SLURM_MEM_PER_CPU", _slurm_number("SLURM_CPUS_ON_NODE")),
-        ("SLURM_MEM_PER_GPU", _slurm_number("SLURM_GPUS_ON_NODE")),
+        ("SLURM_MEM_PER_CPU", _number_of("SLURM_CPUS_ON_NODE")),
+        ("SLURM_MEM_PER_GPU", _number_of("SLURM_GPUS_ON_NODE")),
     ):
-        size = _slurm_number(name, 0) * count << 20
+        size = _number_of(name, 0) * count << 20
         if size:
             found.append((name, size))
     return found
 
 
-def _slurm_number(name: str, otherwise: int = 1) -> int:
+def _number_of(name: str, otherwise: int = 1) -> int:
     text = os.environ.get(name, "")
     return int(text) if text.isdigit() else otherwise
 
