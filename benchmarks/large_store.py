@@ -39,7 +39,6 @@ from frazil.store.sizes import record_bytes
 from synthetic_store import make_store
 
 BOX_PX = 128
-BUDGETS = ("2G", "20G")
 REPORTED = {
     "cryodrgn_s": 1110,
     "cryodrgn_gb": 607,
@@ -97,14 +96,14 @@ def fresh_memory_rate(size: int = 4 << 30) -> float:
     return size / (time.perf_counter() - start)
 
 
-def measure(store: Path, epochs: int, settle_s: float) -> None:
+def measure(store: Path, budgets: list[str], epochs: int, settle_s: float) -> None:
     """Print all lines of one store."""
     files, record = shard_files(store), record_bytes(BOX_PX, "int8")
-    for memory in BUDGETS:
+    for memory in budgets:
         forget_pages(files)
         start = in_a_process(store, "--memory", memory, "--epochs", "0")
         print(json.dumps({"from command to first batch": start} | REPORTED), flush=True)
-    for memory, *options in [(m, *o) for m in BUDGETS for o in (["--codes"], [])]:
+    for memory, *options in [(m, *o) for m in budgets for o in (["--codes"], [])]:
         forget_pages(files)
         time.sleep(settle_s)
         plain = sequential_rate(files, READER_THREADS)
@@ -125,6 +124,7 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=1_375_854)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--budgets", nargs="+", default=["2G", "20G"])
     parser.add_argument("--settle", type=float, default=0, help="seconds; see above")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--child", action="store_true", help="used by the script itself")
@@ -145,7 +145,7 @@ def main() -> None:
         make_store(path, args.particles, BOX_PX)
         print(json.dumps({"written_s": round(time.perf_counter() - start, 1)}), flush=True)
     try:
-        measure(path, args.epochs, args.settle)
+        measure(path, args.budgets, args.epochs, args.settle)
     finally:
         if not args.keep:
             shutil.rmtree(path)

@@ -1,7 +1,11 @@
 """Blocks of a store, from memory where they fit and from disk where they do not.
 
-Owns: the choice between keeping codes and dropping the page cache behind the reads. Does not own:
+Owns: the choice between keeping what was read and leaving nothing of it in memory. Does not own:
 the order of reading (`prefetch`) or the files (`frazil.store.reader`).
+
+Codes that lie in files are kept as pages of the system's page cache: processes on one machine, and
+the next run, share them, and the system can take them back. Codes that are made as they are read
+are kept here.
 """
 
 import threading
@@ -17,7 +21,7 @@ from frazil.store.records import ParticleRecords
 
 
 class CachedBlocks:
-    """The chunks of a layout: read once when all of them fit the budget, else at each request.
+    """The chunks of a layout: from disk once when all of them fit the budget, else at each request.
 
     Attributes
     ----------
@@ -46,12 +50,12 @@ class CachedBlocks:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the codes kept so far."""
+        """Bytes of the codes kept here so far."""
         row_bytes = sum(codes.element_size() * codes.shape[1] for codes in self._kept)
         return int(self.layout.stored[list(self._there)].sum()) * row_bytes
 
     def forget(self) -> None:
-        """Free the codes kept so far."""
+        """Free the codes kept here so far."""
         self._there.clear()
         self._kept = []
 
@@ -64,8 +68,7 @@ class CachedBlocks:
 
         Raises
         ------
-        MissingFileError, CorruptDataError : see `ParticleStore.read_blocks`; a chunk is checked
-            when it is read from disk, and kept only if it is sound.
+        MissingFileError, CorruptDataError : see `ParticleStore.read_blocks`.
         """
         kept = slice(int(self._start[chunk]), int(self._start[chunk + 1]))
         if chunk in self._there:
@@ -74,7 +77,7 @@ class CachedBlocks:
         layout, cached = self.layout, self.mode == "cached"
         first, stop = int(layout.first_block[chunk]), int(layout.stop_block[chunk])
         self.source.read_blocks(int(layout.shard[chunk]), first, stop, out, cached)
-        if keep and cached:
+        if keep and cached and self.source.made_as_read:
             with self._lock:
                 if not self._kept:
                     self._kept = self.source.band_tensors(int(self._start[-1]), len(out))

@@ -119,6 +119,11 @@ class Tier:
             here, store, copied = map(size_text, counts)
             self._say(f"{self.folder}: {here} read here, {store} from the store, {copied} copied")
 
+    @property
+    def made_as_read(self) -> bool:
+        """False: records lie in files, here or in the store."""
+        return False
+
     def band_tensors(self, count: int, bands: int) -> list[Tensor]:
         """Return empty code buffers; see `ParticleStore.band_tensors`."""
         return self.store.band_tensors(count, bands)
@@ -137,7 +142,7 @@ class Tier:
             self._check_written(shard, first, stop, len(out) - 1)
             self._local.read_blocks(shard, first, stop, out, keep_pages)
         except OSError:  # a gap, damage, or a disk that fails: the store has it all
-            self.store.read_blocks(shard, first, stop, out, keep_pages)
+            self.store.read_blocks(shard, first, stop, out, keep_pages and not self.copying)
             copied = size if self._copy(shard, first, out, keep_pages) else 0
             with self._lock:
                 self._from_store += size

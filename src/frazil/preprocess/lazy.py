@@ -167,6 +167,11 @@ class LazyStore:
         slot = torch.from_numpy(self.rows["slot"][rows.numpy()].astype(np.int64))
         return self._gain[slot]
 
+    @property
+    def made_as_read(self) -> bool:
+        """True."""
+        return True
+
     def image_bytes(self, box_px: int) -> int:
         """Return the bytes of an image in its stack, whatever the box."""
         return self.prepared.images.bytes_of([0])

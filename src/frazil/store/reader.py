@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frazil.errors import CorruptDataError, InputError, MissingFileError
 from frazil.geometry.packing import HalfDisc, half_disc
-from frazil.io.direct import is_cached, read_past_cache, read_through_cache
+from frazil.io.direct import read_past_cache, read_through_cache
 from frazil.io.npy import load_npy, read_npy_header
 from frazil.io.particles import PARTICLE_DTYPE, ParticleTable
 from frazil.store.checksums import block_checksums, file_checksum
@@ -173,6 +173,11 @@ class ParticleStore:
         """Return (n,) float32 image gains of rows (n,)."""
         return self._gain[rows]
 
+    @property
+    def made_as_read(self) -> bool:
+        """False: records lie in the shards."""
+        return False
+
     def image_bytes(self, box_px: int) -> int:
         """Return the bytes of an image in the bands that a box needs."""
         bands = self.manifest.bands[: self.manifest.band_count(box_px)]
@@ -199,9 +204,9 @@ class ParticleStore:
         Parameters
         ----------
         out : contiguous (rows, 2 P_b) tensors of the store's type, for the leading bands.
-        keep_pages : read through the page cache where the file is in it already. Else, and always
-            if False, nothing is left there, so that a pass over a store larger than memory does not
-            push out everything else.
+        keep_pages : read through the page cache, where the next read will find the rows. If False,
+            nothing is left there, so that a pass over a store larger than memory does not push out
+            everything else.
 
         Raises
         ------
@@ -257,7 +262,7 @@ class ParticleStore:
         bands, shards = len(self.manifest.bands), self.manifest.shard_rows
         for shard, count in enumerate(shards):
             blocks = -(-count // self.manifest.block_rows)
-            self.read_blocks(shard, 0, blocks, self.band_tensors(count, bands))
+            self.read_blocks(shard, 0, blocks, self.band_tensors(count, bands), keep_pages=False)
             yield shard + 1, len(shards)
 
     def shard_file(self, shard: int, band: int) -> "ShardFile":
@@ -279,20 +284,15 @@ class ParticleStore:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One .npy of rows: where its data begin, and whether it was in the page cache when first used.
-
-    Opened for each read, so no descriptor is held.
-    """
+    """One .npy of rows, and where its data begin; opened for each read: no descriptor is held."""
 
     path: Path
     data_offset: int
     row_bytes: int
-    cached: bool
 
     @classmethod
     def open(cls, path: Path, shape: tuple[int, int], kind: np.dtype) -> "ShardFile":
         try:
-            cached = is_cached(path)
             with path.open("rb") as file:
                 found_shape, by_columns, found_kind = read_npy_header(file)
                 offset = file.tell()
@@ -305,12 +305,12 @@ class ShardFile:
                 f"{path}: holds {found_shape} {found_kind}, the manifest says {shape} {kind}; "
                 f"{_REMEDY}"
             )
-        return cls(path, offset, shape[1] * kind.itemsize, cached)
+        return cls(path, offset, shape[1] * kind.itemsize)
 
     def read_into(self, out: np.ndarray, first_row: int, keep_pages: bool) -> None:
         """Fill a contiguous array with rows from first_row on; see `ParticleStore.read_blocks`."""
         position = self.data_offset + first_row * self.row_bytes
-        read = read_through_cache if keep_pages and self.cached else read_past_cache
+        read = read_through_cache if keep_pages else read_past_cache
         try:
             got = read(self.path, out.reshape(-1).view(np.uint8), position)
         except FileNotFoundError as error:

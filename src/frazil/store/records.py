@@ -101,6 +101,10 @@ class ParticleRecords(Protocol):
     ) -> None:
         """Fill one buffer per leading band with the codes of blocks [first, stop) of a shard."""
 
+    @property
+    def made_as_read(self) -> bool:
+        """Whether records are made from images at each read, and not only taken from files."""
+
     def image_bytes(self, box_px: int) -> int:
         """Return the bytes that are read of an image at a box."""
 
