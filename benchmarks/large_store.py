@@ -74,6 +74,7 @@ def child(args: argparse.Namespace) -> None:
     facts |= {"what": "codes" if args.codes else "coefficients", "peak_rss_mb": peak_rss_mb()}
     if args.epochs_wanted:
         facts["images_per_s"] = rates
+        facts["fresh_memory_mb_per_s"] = round(fresh_memory_rate() / 1e6)
     print(json.dumps(facts))
 
 
@@ -113,7 +114,6 @@ def measure(store: Path, budgets: list[str], epochs: int, settle_s: float) -> No
         cold = facts["images_per_s"][0] * record
         facts["cold_mb_per_s"], facts["disk_mb_per_s"] = round(cold / 1e6), round(plain / 1e6)
         facts["cold_of_sequential_read"] = round(cold / plain, 3)
-        facts["fresh_memory_mb_per_s"] = round(fresh_memory_rate() / 1e6)
         print(json.dumps({"whole epochs, the first cold": facts}), flush=True)
 
 
